@@ -1,0 +1,55 @@
+/* util.h - what every file needs: alignment, likelihood, cleanup. Allocates nothing, knows no chain. */
+#ifndef BASE_UTIL_H
+#define BASE_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KiB ((size_t)1 << 10)
+#define MiB ((size_t)1 << 20)
+#define GiB ((size_t)1 << 30)
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+
+#define NOINLINE __attribute__((noinline))
+#define COLD __attribute__((cold, noinline))
+#define HIDDEN __attribute__((visibility("hidden")))
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
+
+static inline bool is_power_of_2(size_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+static inline uintptr_t align_up(uintptr_t n, size_t to)
+{
+    return (n + to - 1) & ~(uintptr_t)(to - 1);
+}
+
+static inline uintptr_t align_down(uintptr_t n, size_t to)
+{
+    return n & ~(uintptr_t)(to - 1);
+}
+
+/* CLEANUP(close_fd) int fd = -1; runs close_fd(&fd) when the variable goes out of scope. */
+#define CLEANUP(f) __attribute__((cleanup(f)))
+
+void close_fd(int *fd);
+
+/* Give a resource away: the variable is emptied so that its cleanup does nothing. */
+static inline int steal_fd(int *fd)
+{
+    int stolen = *fd;
+    *fd = -1;
+    return stolen;
+}
+
+#endif

@@ -1,0 +1,288 @@
+/*
+ * heap.h - a heap shared by processes that may be killed at any instruction.
+ *
+ * A shared heap is one file, mapped whole at the same address in every process. Each thread works through
+ * its own lane: a small record in the heap that says what it holds and what it is about to do. Whether a
+ * block is free, and who holds it, is one state word. When a process dies, whoever looks first
+ * (la_heap_recover(), the next attach, or shmserver) frees what it held and finishes or undoes the step it
+ * was in; nobody waits for the dead or the stopped. docs/shared-heap.md tells the protocol.
+ *
+ * Policies:
+ *   LA_KEEP  blocks outlive their process from the moment they are allocated (what users of shared memory
+ *            expect); a block not yet linked at a kill is a leak that fsck counts.
+ *   LA_HELD  blocks belong to the lane until la_publish(): leak-free, by the discipline of publish and take.
+ */
+#ifndef LIBALLOC_HEAP_H
+#define LIBALLOC_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <liballoc/chain.h>
+
+LA_BEGIN_DECLS
+
+struct la_heap;
+struct la_bundle;
+
+/*
+ * A link: one pointer-sized word that other processes change at the same time. C++ has no _Atomic; there it is
+ * a plain pointer of the same layout, to be touched through the calls below or std::atomic_ref only.
+ */
+#ifdef __cplusplus
+typedef void *la_link;
+typedef uint32_t la_word;
+#else
+typedef void *_Atomic la_link;
+typedef _Atomic(uint32_t) la_word;
+#endif
+
+#define LA_HEAP_MIN_SIZE ((size_t)8 << 20)      /* bytes: header and at least two macro blocks */
+#define LA_HEAP_MAX_PROCESSES 256
+#define LA_HEAP_MAX_LANES 4095
+#define LA_HEAP_MAX_ROOTS 256
+#define LA_HEAP_NAME_MAX 63                     /* bytes of a heap's or root's name, [A-Za-z0-9._-], first no '.' or '-' */
+
+enum la_policy { LA_KEEP = 0, LA_HELD = 1 };
+
+enum la_heap_flags {
+    LA_HEAP_FORK_ALLOW = 1u << 0,   /* do not warn when a process whose default chain lies here forks */
+    LA_HEAP_NO_RECOVER = 1u << 1,   /* do not recover dead processes at attach (for fsck and tests) */
+};
+
+/*
+ * Embedded use: heaps named in /dev/shm, no daemon, one user. shmserver/client.h has the same through the daemon.
+ */
+
+/**
+ * la_heap_create() - create and attach a heap
+ * @name:  see LA_HEAP_NAME_MAX; the file is /dev/shm/liballoc-UID-NAME, mode 0600
+ * @size:  bytes, at least LA_HEAP_MIN_SIZE, rounded up to 2 MiB; address space, not memory: pages are
+ *         committed macro block by macro block
+ * @flags: OR of enum la_heap_flags
+ * @ret:   set on success, untouched on failure
+ *
+ * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm or arena full), -ENOMEM, ...
+ */
+LA_API int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret);
+
+/**
+ * la_heap_attach() - attach to a heap that exists
+ *
+ * Return: 0, -ENOENT, -EINVAL (no heap, truncated), -EPROTO (other layout version), -EALREADY (attached in this
+ * process already), -EEXIST (its address is taken here; la_last_error() names by what), -EUSERS (all process slots in use), ...
+ */
+LA_API int la_heap_attach(const char *name, unsigned flags, struct la_heap **ret);
+
+/** la_heap_open() - attach, or create with @size when the name is new; errors of both */
+LA_API int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap **ret);
+
+/**
+ * la_heap_detach() - leave a heap; what this process still holds is freed as at its death
+ *
+ * Return: 0, -EBUSY (a chain of the heap is some thread's default chain).
+ */
+LA_API int la_heap_detach(struct la_heap *heap);
+
+/** la_heap_remove() - unlink the name; attached processes keep the heap. Return: 0, -ENOENT, -EINVAL. */
+LA_API int la_heap_remove(const char *name);
+
+/*
+ * The two steps underneath, for whoever brings the file descriptor (shmserver does).
+ */
+
+/**
+ * la_heap_format() - write a new heap into an empty file
+ * @fd:      memfd or file, writable; set to @size by this call
+ * @address: where every process will map it, from la_vspace_claim()
+ * @name:    for reports
+ */
+LA_API int la_heap_format(int fd, size_t size, uintptr_t address, const char *name);
+
+/**
+ * la_heap_attach_fd() - attach through @fd
+ * @fd: opened by or for this process alone (its own open file description: it carries the process's death
+ *      certificate), read and write; owned by the heap from now on, also on failure
+ */
+LA_API int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret);
+
+/* What is known of a heap. */
+struct la_heap_info {
+    size_t struct_size;         /* in: sizeof(struct la_heap_info) of the caller */
+    char name[LA_HEAP_NAME_MAX + 1];
+    uint64_t id;                /* random at creation */
+    uintptr_t address;
+    uint64_t size;              /* bytes of address space */
+    uint64_t committed;         /* bytes of macro blocks ever committed, with the header */
+    uint32_t macro_blocks, macro_blocks_used;
+    uint32_t processes;         /* attached now */
+    uint32_t lanes;             /* in use now */
+    uint64_t recovered_processes, recovered_blocks, recovered_bytes;   /* since creation */
+    bool quarantined;           /* an invariant was found broken: nothing is allocated any more */
+};
+
+LA_API int la_heap_info(struct la_heap *heap, struct la_heap_info *ret);
+
+/* One attached process, for lists. */
+struct la_heap_process {
+    uint32_t slot;
+    int32_t pid;                /* as the process saw itself: for people, never for decisions */
+    uint32_t lanes;
+    bool alive;                 /* its certificate is held */
+    char command[16];
+};
+
+/** la_heap_processes() - fill up to @max records; Return: number of attached processes, or a negative errno. */
+LA_API int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t max);
+
+/**
+ * la_heap_chain() - the heap's chain in this process, for la_chain_*() and la_default_set()
+ *
+ * Threads: any number; each thread is lent a lane on its first call and gives it back when it ends.
+ */
+LA_API struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy);
+
+/** la_heap_alloc() - la_chain_alloc() on la_heap_chain(@heap, LA_KEEP); free with la_free() */
+LA_API LA_MALLOC_LIKE void *la_heap_alloc(struct la_heap *heap, size_t size);
+
+/** la_heap_hold() - the same with LA_HELD: freed with the process unless published */
+LA_API LA_MALLOC_LIKE void *la_heap_hold(struct la_heap *heap, size_t size);
+
+/*
+ * Named roots: pointer words that every process finds by name.
+ */
+
+/**
+ * la_heap_root() - find or make the root @name
+ * @ret: set to a pointer-sized word in the heap, NULL at first; use it with la_publish(), la_take() and atomics
+ *
+ * Return: 0, -EINVAL (name), -ENOSPC (LA_HEAP_MAX_ROOTS reached).
+ */
+LA_API int la_heap_root(struct la_heap *heap, const char *name, la_link **ret);
+
+/** la_heap_root_at() - the @index-th root, for lists; Return: 0, -ENOENT past the end. */
+LA_API int la_heap_root_at(struct la_heap *heap, unsigned index, const char **name, la_link **ret);
+
+/*
+ * Publish and take: hand a block over through any pointer-sized word of the heap, so that a death at any
+ * instruction leaves it either reachable or free.
+ */
+
+/** la_load() - read a link word that others take from at the same time (hides the mark of a take in progress) */
+LA_API void *la_load(struct la_heap *heap, la_link *link);
+
+/**
+ * la_publish() - let @link point to @block, if it points to @expected now
+ * @block: a block that the calling thread holds (LA_HELD, or got from la_take())
+ * @expected: value of @link that @block replaces; what it points to is not freed
+ *
+ * Return: 0 (the block now outlives this process), -EAGAIN (@link had another value; @block is still held),
+ * -EINVAL (@block is not held by this thread, @link is not in the heap).
+ */
+LA_API int la_publish(struct la_heap *heap, la_link *link, void *expected, void *block);
+
+/** la_push() - la_publish() on a list head: stores the old head at @next_offset of @block first, retries until done */
+LA_API int la_push(struct la_heap *heap, la_link *head, void *block, size_t next_offset);
+
+#define LA_NO_NEXT ((size_t)-1)
+
+/**
+ * la_take() - remove the block that @link points to and hold it
+ * @next_offset: offset in the block of the word that replaces it in @link, or LA_NO_NEXT for NULL
+ *
+ * Return: the block, held by the calling thread; NULL when @link is NULL (or on an error, see la_last_error_code()).
+ */
+LA_API void *la_take(struct la_heap *heap, la_link *link, size_t next_offset);
+
+/** la_keep() - make a held block outlive the process without linking it (a stated leak if nobody knows it) */
+LA_API int la_keep(struct la_heap *heap, void *block);
+
+/*
+ * Bundles: an object of several blocks that one word publishes whole.
+ */
+
+/** la_bundle_begin() - start a bundle on the calling thread; Return: 0, -EBUSY (one is open), -ENOMEM. */
+LA_API int la_bundle_begin(struct la_heap *heap, struct la_bundle **ret);
+/** la_bundle_alloc() - a block of the bundle, held; NULL when out of memory */
+LA_API LA_MALLOC_LIKE void *la_bundle_alloc(struct la_bundle *bundle, size_t size);
+/** la_bundle_publish() - la_publish() of @root, which makes every block of the bundle outlive the process; ends the
+ *  bundle when it returns 0, leaves it open on -EAGAIN */
+LA_API int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, void *root);
+/** la_bundle_abort() - free every block of the bundle and end it */
+LA_API void la_bundle_abort(struct la_bundle *bundle);
+
+/*
+ * A mutex and a condition variable for shared memory. The mutex is one word that names the holder's lane; when
+ * the holder's process dies, the next one gets it with -EOWNERDEAD. No libc lock, no PID, no TID.
+ */
+struct la_mutex { la_word word; };    /* all zero: unlocked */
+struct la_cond { la_word sequence; }; /* all zero: ready */
+
+/**
+ * la_mutex_lock() - lock, waiting as long as it takes
+ *
+ * Return: 0; -EOWNERDEAD (locked, but the last holder died inside: repair what it protects); -EDEADLK (this thread
+ * has it already); -EINVAL (not in the heap).
+ */
+LA_API int la_mutex_lock(struct la_heap *heap, struct la_mutex *mutex);
+/** la_mutex_trylock() - the same without waiting: -EBUSY when a living lane has it */
+LA_API int la_mutex_trylock(struct la_heap *heap, struct la_mutex *mutex);
+/** la_mutex_unlock() - Return: 0, -EPERM (this thread has not locked it). */
+LA_API int la_mutex_unlock(struct la_heap *heap, struct la_mutex *mutex);
+/** la_cond_wait() - unlock, wait for a signal or @timeout (relative; NULL: for ever), lock again.
+ *  Return: 0 (also without a signal: test your condition again), -ETIMEDOUT, or la_mutex_lock()'s. */
+LA_API int la_cond_wait(struct la_heap *heap, struct la_cond *cond, struct la_mutex *mutex, const struct timespec *timeout);
+LA_API int la_cond_signal(struct la_heap *heap, struct la_cond *cond);
+LA_API int la_cond_broadcast(struct la_heap *heap, struct la_cond *cond);
+
+/*
+ * Recovery and checking.
+ */
+
+/* What a recovery found. */
+struct la_obituary {
+    uint32_t slot;              /* process slot */
+    int32_t pid;                /* as the process saw itself */
+    char command[16];
+    uint32_t lanes;
+    uint64_t blocks, bytes;     /* held and freed */
+    uint32_t published, undone; /* steps that were finished or undone */
+};
+
+/**
+ * la_heap_recover() - look for dead processes and free what they held
+ * @each: called once per dead process; may be NULL
+ *
+ * Idempotent; any process may call it at any time; a process that holds its certificate is never touched.
+ * Return: number of dead processes recovered, or a negative errno.
+ */
+LA_API int la_heap_recover(struct la_heap *heap, void (*each)(void *user, const struct la_obituary *), void *user);
+
+struct la_fsck {
+    size_t struct_size;
+    uint64_t blocks[4];         /* by state: free, held, in doubt, heap */
+    uint64_t bytes[4];
+    uint32_t pages, macro_blocks;
+    unsigned errors;
+};
+
+/**
+ * la_heap_fsck() - verify every invariant of the heap
+ * @report: one line per finding; may be NULL
+ * @ret: counts, may be NULL; set struct_size first
+ *
+ * Exact when no other process changes the heap meanwhile. Return: number of errors, or a negative errno.
+ */
+LA_API int la_heap_fsck(struct la_heap *heap, void (*report)(void *user, const char *line), void *user, struct la_fsck *ret);
+
+/** la_heap_reset() - free every block of the heap at once, by a page epoch; roots become NULL. Return: 0, -EBUSY
+ *  (other processes are attached). */
+LA_API int la_heap_reset(struct la_heap *heap);
+
+/** la_heap_walk() - call @each for every live block; for inspection. Return: number of blocks or a negative errno. */
+LA_API long la_heap_walk(struct la_heap *heap, void (*each)(void *user, void *block, size_t size, bool held), void *user);
+
+LA_END_DECLS
+#endif

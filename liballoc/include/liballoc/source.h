@@ -1,0 +1,81 @@
+/*
+ * source.h - where chains get memory: the table a program fills to plug in its own.
+ *
+ * A source yields ranges of memory (segments). The engine cuts macro blocks of 2 MiB out of them, hands
+ * those to chains, and gives a segment back only when nothing in it is in use.
+ */
+#ifndef LIBALLOC_SOURCE_H
+#define LIBALLOC_SOURCE_H
+
+#include <stddef.h>
+
+#include <liballoc/visibility.h>
+
+LA_BEGIN_DECLS
+
+struct la_source;
+
+struct la_range {
+    void *base;
+    size_t size;    /* bytes */
+};
+
+struct la_source_ops {
+    size_t struct_size;     /* sizeof(struct la_source_ops) of the author's header */
+    const char *name;       /* for reports, at most 31 bytes are kept */
+
+    /**
+     * acquire() - get at least @min bytes, better @wanted
+     * @ret: any alignment; zeroed or not; readable and writable
+     *
+     * Called with no lock of the allocator held that another thread's fast path needs, but serialised
+     * per source. Must not allocate from a chain of the same source.
+     * Return: 0 or a negative errno; every failure makes the allocation return NULL.
+     */
+    int (*acquire)(void *self, size_t min, size_t wanted, struct la_range *ret);
+
+    /** release() - take a whole range back; NULL: ranges are kept until the source ends */
+    void (*release)(void *self, struct la_range range);
+
+    /** purge() - give the pages of @range back but keep the addresses; NULL: cannot; 0 or a negative errno */
+    int (*purge)(void *self, struct la_range range);
+};
+
+/**
+ * la_source_create() - make a source from a table of operations
+ * @ops:  copied; unknown trailing fields must be zero
+ * @self: handed to every operation
+ * @ret:  set on success, untouched on failure
+ *
+ * Return: 0, -EINVAL (no acquire, struct_size unknown), -ENOMEM.
+ */
+LA_API int la_source_create(const struct la_source_ops *ops, void *self, struct la_source **ret);
+
+/**
+ * la_source_destroy() - end a source and release its ranges
+ * @source: NULL does nothing
+ *
+ * Return: 0, -EBUSY (a chain still uses it), -EINVAL (the default source).
+ */
+LA_API int la_source_destroy(struct la_source *source);
+
+/** la_source_default() - the process's own source of anonymous memory */
+LA_API struct la_source *la_source_default(void);
+
+/**
+ * la_source_trim() - give unused pages back to the system now
+ * @source: NULL: the default source
+ *
+ * Return: bytes given back.
+ */
+LA_API size_t la_source_trim(struct la_source *source);
+
+/**
+ * la_source_limit() - hard limit on the bytes a source may have mapped; 0: none
+ *
+ * Return: 0, -EINVAL (already above @bytes).
+ */
+LA_API int la_source_limit(struct la_source *source, size_t bytes);
+
+LA_END_DECLS
+#endif
