@@ -1,0 +1,63 @@
+#include "base/lock.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef NDEBUG
+/* Bit r: the calling thread holds a lock of rank r. */
+static __thread unsigned held;
+
+static void rank_push(uint8_t rank)
+{
+    assert(rank > 0 && rank < RANK_COUNT && "lock not initialised");
+    assert(held >> rank == 0 && "locks are taken in rising rank");
+    held |= 1u << rank;
+}
+
+static void rank_pop(uint8_t rank)
+{
+    assert(held & (1u << rank));
+    held &= ~(1u << rank);
+}
+#else
+#define rank_push(rank) ((void)(rank))
+#define rank_pop(rank) ((void)(rank))
+#endif
+
+static void futex(_Atomic(uint32_t) *word, int operation, uint32_t value)
+{
+    int saved = errno;
+
+    syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+    errno = saved;
+}
+
+void lock_take(struct la_lock *lock)
+{
+    uint32_t seen = 0;
+
+    rank_push(lock->rank);
+    /* Acquire: pairs with the release in lock_give(). */
+    if (likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, 1, memory_order_acquire, memory_order_relaxed)))
+        return;
+    while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
+        futex(&lock->word, FUTEX_WAIT, 2);
+}
+
+void lock_give(struct la_lock *lock)
+{
+    rank_pop(lock->rank);
+    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)
+        futex(&lock->word, FUTEX_WAKE, 1);
+}
+
+void lock_reset(struct la_lock *lock)
+{
+#ifndef NDEBUG
+    held &= ~(1u << lock->rank);
+#endif
+    atomic_store_explicit(&lock->word, 0, memory_order_relaxed);
+}

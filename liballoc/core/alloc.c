@@ -1,0 +1,352 @@
+/*
+ * alloc.c - the malloc family on chains: the fast path (R4), and which slow path comes after it.
+ *
+ * The life of one small block: la_malloc() finds its class's bin of the thread's default chain in a table and takes the youngest
+ * entry. la_free() finds the page in the region map, sees that the chain is the thread's own, that the pointer is the start
+ * of a block and not free already, and puts it on the bin. No lock, no atomic read-modify-write, no loop.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include <liballoc/chain.h>
+
+#include "base/error.h"
+#include "core/chain.h"
+#include "core/huge.h"
+#include "core/macroblock.h"
+#include "core/misuse.h"
+#include "core/page.h"
+#include "core/pool.h"
+#include "core/region_map.h"
+#include "core/remote_free.h"
+#include "core/shared.h"
+#include "core/size_class.h"
+#include "core/thread.h"
+
+/* ---- allocate ---- */
+
+static NOINLINE void *alloc_slow(struct la_chain *chain, size_t size)
+{
+    int saved = errno;
+    bool zeroed;
+    void *block = chain_alloc(chain, size, &zeroed);
+
+    errno = block ? saved : ENOMEM;
+    return block;
+}
+
+/* TABLE_MAX to SMALL_MAX: the class is computed. */
+static NOINLINE void *alloc_medium(struct la_chain *chain, size_t size)
+{
+    struct la_bin *bin;
+    void *block;
+
+    if (unlikely(size > SMALL_MAX))
+        return alloc_slow(chain, size);
+    bin = &chain->fast[class_of_large(size)];
+    block = *bin->top;
+    if (unlikely(!block))
+        return alloc_slow(chain, size);
+    bin->top--;
+    *(uint64_t *)block = 0;
+    return block;
+}
+
+static inline __attribute__((always_inline)) void *alloc_from(struct la_chain *chain, size_t size)
+{
+    struct la_bin *bin;
+    void **top;
+    void *block;
+
+    if (unlikely(size > TABLE_MAX))
+        return alloc_medium(chain, size);
+    bin = (struct la_bin *)((char *)chain + la_bin_offset[(size + 7) / 8]);
+    top = bin->top;
+    block = *top;
+    if (unlikely(!block))
+        return alloc_slow(chain, size);
+    bin->top = top - 1;
+    /* Takes the mark away, so that the block can be freed again. */
+    *(uint64_t *)block = 0;
+    return block;
+}
+
+void *la_malloc(size_t size)
+{
+    return alloc_from(la_tls_default, size);
+}
+
+void *la_chain_alloc(struct la_chain *chain, size_t size)
+{
+    return alloc_from(chain, size);
+}
+
+static void *calloc_from(struct la_chain *chain, size_t count, size_t size)
+{
+    size_t bytes;
+    bool zeroed = false;
+    void *block;
+
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (bytes <= SMALL_MAX) {
+        block = alloc_from(chain, bytes);
+    } else {
+        int saved = errno;
+        block = chain_alloc(chain, bytes, &zeroed);
+        errno = block ? saved : ENOMEM;
+    }
+    if (block && !zeroed)
+        memset(block, 0, bytes);
+    return block;
+}
+
+void *la_calloc(size_t count, size_t size)
+{
+    return calloc_from(la_tls_default, count, size);
+}
+
+void *la_chain_calloc(struct la_chain *chain, size_t count, size_t size)
+{
+    return calloc_from(chain, count, size);
+}
+
+void *la_chain_aligned_alloc(struct la_chain *chain, size_t alignment, size_t size)
+{
+    int saved = errno;
+    void *block;
+
+    if (!is_power_of_2(alignment)) {
+        la_fail(-EINVAL, "alignment %zu is not a power of two", alignment);
+        errno = EINVAL;
+        return NULL;
+    }
+    block = chain_alloc_aligned(chain, alignment, size);
+    errno = block ? saved : ENOMEM;
+    return block;
+}
+
+void *la_aligned_alloc(size_t alignment, size_t size)
+{
+    return la_chain_aligned_alloc(la_tls_default, alignment, size);
+}
+
+/* ---- free ---- */
+
+static const char *const foreign_text = "is no live block of liballoc (freed already, or from another allocator)";
+
+/* What is wrong with freeing @block of @page, which looks free already or is no start; NULL: nothing after all. */
+static const char *why_not(const struct la_chain *chain, const struct la_page *page, const void *block)
+{
+    if (page->kind != PAGE_SMALL)
+        return (uintptr_t)block == page->start ? NULL : "is not the start of its large block";
+    if (!page_is_block_start(page, block))
+        return "is not the start of a block";
+    if (*(const uint64_t *)block != la_free_mark)
+        return NULL;
+    /* The mark may have come by copying freed memory: look. */
+    if (chain && (pool_bin_holds(chain, page->size_class, block) || page_block_is_free(page, block)))
+        return "was freed already";
+    if (!chain) {
+        /* Another thread's: a link that leads to a block of the same chain says it waits in a queue. */
+        void *next = page->block_size > 8 ? *page_link(page, (void *)(uintptr_t)block) : (void *)1;
+        const struct la_page *there = next == (void *)1 ? NULL : region_page(next);
+        if (!next || (there && atomic_load_explicit(&there->chain, memory_order_relaxed) ==
+                                   atomic_load_explicit(&page->chain, memory_order_relaxed)))
+            return "was freed already (by another thread than its owner)";
+    }
+    return NULL;
+}
+
+static void report(const struct la_page *page, const void *block, const char *why)
+{
+    if (page && page->kind == PAGE_SMALL) {
+        size_t offset = ((uintptr_t)block - page->start) % page->block_size;
+        misuse_report(block, "%s: %zu bytes into a block of %u bytes at %p", why, offset, page->block_size,
+                      (const void *)((uintptr_t)block - offset));
+    } else if (page) {
+        misuse_report(block, "%s: block of %zu bytes at %p", why, page->large_size, (const void *)page->start);
+    } else {
+        misuse_report(block, "%s", why);
+    }
+}
+
+static void free_shared_chain(struct la_chain *chain, struct la_page *page, void *block)
+{
+    const char *why;
+
+    lock_take(&chain->lock);
+    why = why_not(chain, page, block);
+    if (!why)
+        pool_free(chain, page, block);
+    lock_give(&chain->lock);
+    if (why)
+        report(page, block, why);
+}
+
+static void free_own(struct la_chain *chain, struct la_page *page, void *block)
+{
+    const char *why = why_not(chain, page, block);
+
+    if (why)
+        report(page, block, why);
+    else if (unlikely(la_tls_busy > 1))
+        remote_free_now(page, block);   /* in a signal handler: our own slow path is at work on the chain */
+    else
+        pool_free(chain, page, block);
+}
+
+static void free_other(struct la_page *page, void *block)
+{
+    const char *why = why_not(NULL, page, block);
+
+    if (why)
+        report(page, block, why);
+    else if (la_tls_own && la_tls_busy == 1)
+        remote_free(la_tls_own, page, block);
+    else
+        remote_free_now(page, block);
+}
+
+static void free_page_block(struct la_page *page, void *block)
+{
+    struct la_chain *owner;
+
+    if (page->kind == PAGE_HUGE) {
+        const char *why = why_not(NULL, page, block);
+        if (why)
+            report(page, block, why);
+        else
+            huge_free(page);
+        return;
+    }
+    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    if (owner->flags & LA_CHAIN_MT)
+        free_shared_chain(owner, page, block);
+    else if (owner == la_tls_own || owner == la_tls_default)
+        free_own(owner, page, block);
+    else
+        free_other(page, block);
+}
+
+static NOINLINE void free_slow(void *block)
+{
+    int saved = errno;
+    struct la_page *page;
+
+    if (!block)
+        return;
+    page = region_page(block);
+    la_tls_busy++;
+    if (page)
+        free_page_block(page, block);
+    else if (!shared_free(block))
+        report(NULL, block, foreign_text);
+    la_tls_busy--;
+    errno = saved;
+}
+
+void la_free(void *block)
+{
+    struct la_chain *chain = la_tls_default;
+    struct la_page *page = region_entry(block);
+    struct la_bin *bin;
+    void **top;
+
+    if (unlikely(!page) || unlikely(atomic_load_explicit(&page->fast_chain, memory_order_relaxed) != chain) ||
+        unlikely(!page_is_block_start(page, block)) || unlikely(*(uint64_t *)block == la_free_mark)) {
+        free_slow(block);
+        return;
+    }
+    bin = (struct la_bin *)((char *)chain + page->bin_offset);
+    top = bin->top;
+    if (unlikely(top == bin->last)) {
+        free_slow(block);
+        return;
+    }
+    *(uint64_t *)block = la_free_mark;
+    top[1] = block;
+    bin->top = top + 1;
+}
+
+/* ---- size, realloc ---- */
+
+static size_t usable(const struct la_page *page)
+{
+    return page->kind == PAGE_SMALL ? page->block_size : page->large_size;
+}
+
+size_t la_usable_size(const void *block)
+{
+    struct la_page *page = block ? region_page(block) : NULL;
+
+    if (!page)
+        return block ? shared_usable_size(block) : 0;
+    if (page->kind == PAGE_SMALL ? !page_is_block_start(page, block) : (uintptr_t)block != page->start)
+        return 0;
+    return usable(page);
+}
+
+/* Grow or shrink where it lies; the block's address afterwards, NULL: it must be copied. */
+static void *resize_in_place(struct la_page *page, void *block, size_t size)
+{
+    struct la_chain *owner;
+    bool ok = false;
+
+    if (page->kind == PAGE_SMALL || la_tls_busy)
+        return NULL;
+    if (page->kind == PAGE_HUGE)
+        return size > MACRO_SIZE ? huge_resize(page, size) : NULL;
+    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    la_tls_busy++;
+    if (owner->flags & LA_CHAIN_MT) {
+        lock_take(&owner->lock);
+        ok = pool_resize_large(owner, page, size);
+        lock_give(&owner->lock);
+    } else if (owner == la_tls_own || owner == la_tls_default) {
+        ok = pool_resize_large(owner, page, size);
+    }
+    la_tls_busy--;
+    return ok ? block : NULL;
+}
+
+static void *realloc_in(struct la_chain *chain, void *block, size_t size)
+{
+    size_t old = la_usable_size(block);
+    struct la_page *page = region_page(block);
+    void *moved;
+
+    if (unlikely(old == 0)) {
+        report(NULL, block, foreign_text);
+        errno = EINVAL;
+        return NULL;
+    }
+    /* Stay while at least half of the block is used: programs shrink and grow in turn. */
+    if (size <= old && size >= old / 2)
+        return block;
+    if (page && size > SMALL_MAX) {
+        int saved = errno;
+        moved = resize_in_place(page, block, size);
+        errno = saved;
+        if (moved)
+            return moved;
+    }
+    moved = alloc_from(chain, size);
+    if (!moved)
+        return NULL;
+    memcpy(moved, block, MIN(old, size));
+    la_free(block);
+    return moved;
+}
+
+void *la_chain_realloc(struct la_chain *chain, void *block, size_t size)
+{
+    return block ? realloc_in(chain, block, size) : alloc_from(chain, size);
+}
+
+void *la_realloc(void *block, size_t size)
+{
+    return la_chain_realloc(la_tls_default, block, size);
+}

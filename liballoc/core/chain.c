@@ -1,0 +1,270 @@
+/*
+ * chain.c - chains over buffers and sources: create, reset, destroy; the slow way into any chain.
+ */
+#include "core/chain.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "core/huge.h"
+#include "core/macroblock.h"
+#include "core/meta.h"
+#include "core/page.h"
+#include "core/pool.h"
+#include "core/region_map.h"
+#include "core/remote_free.h"
+#include "core/segment.h"
+#include "core/shared.h"
+#include "core/source.h"
+#include "core/thread.h"
+
+/* What a user buffer holds in front of its slices, beside the segment's own header. */
+struct buffer_head {
+    struct la_source source;
+    struct la_chain chain, orphan;
+    struct la_bin hidden[SMALL_CLASSES];
+    char bins[];
+};
+
+/* From this size on a buffer can spare the memory for bins. */
+#define BUFFER_BINS_MIN (512 * KiB)
+
+void chain_init(struct la_chain *chain, enum la_chain_kind kind, struct la_source *source, void *bins_memory)
+{
+    *chain = (struct la_chain){ .kind = (uint8_t)kind, .source = source, .slice_shift = SLICE_SHIFT,
+                                .lock = LOCK_INIT(RANK_CHAIN) };
+    page_mark_init();
+    chain->bins = chain->fast;
+    list_init(&chain->all);
+    pool_bins_close(chain->fast);
+    if (bins_memory)
+        pool_bins_open(chain, bins_memory);
+}
+
+/* The fast path must not serve a chain of several threads: its bins are elsewhere, those at the front read empty. */
+static void hide_bins(struct la_chain *chain, struct la_bin *hidden)
+{
+    memcpy(hidden, chain->fast, sizeof(chain->fast));
+    chain->bins = hidden;
+    pool_bins_close(chain->fast);
+}
+
+static int check_flags(unsigned flags)
+{
+    if (flags & ~(unsigned)LA_CHAIN_MT)
+        return la_fail(-EINVAL, "chain flags %#x: only LA_CHAIN_MT is known", flags);
+    return 0;
+}
+
+int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chain **ret)
+{
+    size_t extra = sizeof(struct buffer_head) + (size >= BUFFER_BINS_MIN ? pool_bins_bytes() : 0);
+    struct la_segment *segment;
+    struct buffer_head *head;
+    int r = check_flags(flags);
+
+    if (r < 0)
+        return r;
+    if (!buffer)
+        return la_fail(-EINVAL, "chain over a NULL buffer: give it memory");
+    if (size < LA_CHAIN_MIN_SIZE || (uintptr_t)buffer + size < (uintptr_t)buffer)
+        return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain: give it at least %d", size, LA_CHAIN_MIN_SIZE);
+    segment = segment_init(buffer, size, false, extra, (void **)&head);
+    if (!segment)
+        return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain and one block", size);
+    source_init_fixed(&head->source, segment, &head->orphan);
+    chain_init(&head->chain, CHAIN_USER, &head->source, size >= BUFFER_BINS_MIN ? head->bins : NULL);
+    head->chain.segment = segment;
+    head->chain.slice_shift = segment->slice_shift;
+    head->chain.flags = (uint8_t)flags;
+    head->source.users = 1;
+    if (flags & LA_CHAIN_MT)
+        hide_bins(&head->chain, head->hidden);
+    if (!segment_is_direct(segment)) {
+        r = region_window_add(segment);
+        if (r < 0)
+            return la_fail(r, r == -EEXIST ? "buffer %p overlaps another chain's buffer: destroy that chain first"
+                                           : "no memory for the region map of buffer %p", buffer);
+    }
+    chains_add(&head->chain);
+    *ret = &head->chain;
+    return 0;
+}
+
+int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **ret)
+{
+    struct la_chain *chain;
+    int r = check_flags(flags);
+
+    if (r < 0)
+        return r;
+    if (!source)
+        source = &la_default_source;
+    if (source->fixed)
+        return la_fail(-EINVAL, "the source of a user buffer serves its one chain only");
+    chain = chain_new(CHAIN_USER, source, true);
+    if (!chain)
+        return la_fail(-ENOMEM, "no memory for a chain");
+    chain->flags = (uint8_t)flags;
+    if (flags & LA_CHAIN_MT) {
+        struct la_bin *hidden = la_meta_alloc(sizeof(chain->fast));
+        if (!hidden) {
+            chain_delete(chain);
+            return la_fail(-ENOMEM, "no memory for a chain");
+        }
+        hide_bins(chain, hidden);
+    }
+    lock_take(&source->lock);
+    source->users++;
+    lock_give(&source->lock);
+    *ret = chain;
+    return 0;
+}
+
+/* All pages of a macro block at once: stale frees find no page. */
+static void wipe_macro(struct la_macro *m)
+{
+    if (segment_is_direct(m->segment))
+        region_clear(macro_address(m), SLICES_PER_MACRO);
+    for (unsigned i = 0; i < SLICES_PER_MACRO && (m->all_slices & (1u << i)); i++) {
+        struct la_page *page = macro_page(m, i);
+
+        atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
+        page->kind = PAGE_NONE;
+        page->listed = 0;
+    }
+    m->free_slices = m->all_slices;
+}
+
+void chain_drop_memory(struct la_chain *chain)
+{
+    pool_drain(chain);
+    huge_free_all(chain);
+    pool_bins_empty(chain);
+    memset(chain->avail, 0, sizeof(chain->avail));
+    while (chain->macros) {
+        wipe_macro(chain->macros);
+        source_give_macro(chain->source, chain, chain->macros);
+    }
+    chain->large_live = chain->large_bytes = 0;
+}
+
+static int check_is_user_chain(const struct la_chain *chain)
+{
+    if (chain->kind != CHAIN_USER)
+        return la_fail(-EINVAL, "chain %p is a thread's own or a shared heap's: only chains of la_chain_create*() can be "
+                                "reset or destroyed", (const void *)chain);
+    return 0;
+}
+
+int la_chain_reset(struct la_chain *chain)
+{
+    int r = check_is_user_chain(chain);
+
+    if (r < 0)
+        return r;
+    /* What this thread has gathered for the chain would come back after its pages are gone. */
+    if (la_tls_own)
+        remote_flush(la_tls_own);
+    chain_drop_memory(chain);
+    chain->taken = chain->large_allocated = 0;
+    return 0;
+}
+
+int la_chain_destroy(struct la_chain *chain)
+{
+    int r;
+
+    if (!chain)
+        return 0;
+    r = check_is_user_chain(chain);
+    if (r < 0)
+        return r;
+    if (atomic_load_explicit(&chain->default_users, memory_order_acquire) > 0)
+        return la_fail(-EBUSY, "chain %p is the default chain of %u threads: put the previous one back first", (void *)chain,
+                       atomic_load_explicit(&chain->default_users, memory_order_relaxed));
+    if (la_tls_own)
+        remote_flush(la_tls_own);
+    if (chain->segment) {
+        huge_free_all(chain);
+        if (segment_is_direct(chain->segment))
+            region_clear(chain->segment->first, chain->segment->slice_count);
+        else
+            region_window_remove(chain->segment);
+        chains_remove(chain);
+        return 0;
+    }
+    chain_drop_memory(chain);
+    lock_take(&chain->source->lock);
+    chain->source->users--;
+    lock_give(&chain->source->lock);
+    if (chain->flags & LA_CHAIN_MT)
+        la_meta_free(chain->bins, sizeof(chain->fast));
+    chain_delete(chain);
+    return 0;
+}
+
+void la_chain_name(struct la_chain *chain, const char *name)
+{
+    strncpy(chain->name, name ? name : "", sizeof(chain->name) - 1);
+}
+
+/* ---- the slow way in ---- */
+
+struct la_chain *chain_resolve(struct la_chain *chain)
+{
+    if (chain->kind == CHAIN_NONE)
+        return thread_own_chain();
+    if (chain->kind == CHAIN_HEAP)
+        return shared_lane_chain(chain);
+    return chain;
+}
+
+/*
+ * la_tls_busy tells a signal handler that it interrupted a slow path of this thread, whose structures and locks it
+ * must not touch: it gets a block that belongs to nobody. A jump out of the interrupted call (siglongjmp) leaves the
+ * count up: every later slow allocation of the thread is then served that way, which is slow, not wrong.
+ */
+void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
+{
+    void *block;
+
+    *zeroed = false;
+    if (unlikely(la_tls_busy))
+        return size > PTRDIFF_MAX ? NULL : huge_alloc_detached(size);
+    chain = chain_resolve(chain);
+    if (!chain)
+        return NULL;
+    if (chain->kind == CHAIN_LANE)
+        return shared_alloc(chain, size, 0);
+    la_tls_busy++;
+    if (chain->flags & LA_CHAIN_MT)
+        lock_take(&chain->lock);
+    block = pool_alloc(chain, size, zeroed);
+    if (chain->flags & LA_CHAIN_MT)
+        lock_give(&chain->lock);
+    la_tls_busy--;
+    return block;
+}
+
+void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
+{
+    void *block;
+
+    if (unlikely(la_tls_busy))
+        return alignment > 64 || size > PTRDIFF_MAX ? NULL : huge_alloc_detached(size);
+    chain = chain_resolve(chain);
+    if (!chain)
+        return NULL;
+    if (chain->kind == CHAIN_LANE)
+        return shared_alloc(chain, size, alignment);
+    la_tls_busy++;
+    if (chain->flags & LA_CHAIN_MT)
+        lock_take(&chain->lock);
+    block = pool_alloc_aligned(chain, alignment, size);
+    if (chain->flags & LA_CHAIN_MT)
+        lock_give(&chain->lock);
+    la_tls_busy--;
+    return block;
+}

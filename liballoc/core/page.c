@@ -1,0 +1,113 @@
+#include "core/page.h"
+
+#include <assert.h>
+
+#include "base/error.h"
+#include "core/misuse.h"
+#include "core/size_class.h"
+#include "os/os.h"
+
+uint64_t la_free_mark;      /* 0 until the first chain is made: no block is free before */
+
+void page_mark_init(void)
+{
+    uint64_t none = 0;
+
+    if (__atomic_load_n(&la_free_mark, __ATOMIC_RELAXED) == 0)
+        __atomic_compare_exchange_n(&la_free_mark, &none, os_random() | 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, uintptr_t start, size_t bytes)
+{
+    size_t size = class_size(c);
+
+    page->start = start;
+    page->block_size = (uint32_t)size;
+    page->divisor = page_divisor(size);
+    page->bin_offset = (uint16_t)(c * sizeof(struct la_bin));
+    page->size_class = (uint8_t)c;
+    page->kind = PAGE_SMALL;
+    page->capacity = (uint32_t)(bytes / size);
+    page->bump = page->used = page->free_count = 0;
+    page->free = NULL;
+    page->listed = 0;
+    atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
+    atomic_store_explicit(&page->fast_chain, chain->bins == chain->fast ? chain : NULL, memory_order_relaxed);
+}
+
+/* Write after free: the link cannot be trusted any more. Forget the list; its blocks stay allocated. */
+static COLD void list_is_corrupt(struct la_page *page, const void *block)
+{
+    page->used += page->free_count;
+    page->free = NULL;
+    page->free_count = 0;
+    misuse_report(block, "written to after it was freed (its page's list of free blocks is dropped)");
+}
+
+unsigned page_take(struct la_page *page, void **out, unsigned wanted)
+{
+    unsigned n = 0;
+
+    while (n < wanted && page->free_count > 0) {
+        void *block = page->free;
+        void *next = *page_link(page, block);
+
+        if (unlikely(page->block_size > 8 && *(uint64_t *)block != la_free_mark)) {
+            list_is_corrupt(page, block);
+            break;
+        }
+        page->free = next;
+        page->free_count--;
+        out[n++] = block;
+    }
+    if (n < wanted && page->bump < page->capacity) {
+        unsigned fresh = MIN(wanted - n, page->capacity - page->bump);
+        char *block = (char *)page->start + (size_t)page->bump * page->block_size;
+
+        page->bump += fresh;
+        /* Highest first, so that they are handed out in rising order; not touched here. */
+        for (unsigned i = fresh; i-- > 0;)
+            out[n++] = block + (size_t)i * page->block_size;
+    }
+    page->used += n;
+    return n;
+}
+
+void page_put(struct la_page *page, void *block)
+{
+    assert(page->used > 0);
+    *(uint64_t *)block = la_free_mark;
+    *page_link(page, block) = page->free;
+    page->free = block;
+    page->free_count++;
+    page->used--;
+}
+
+bool page_block_is_free(const struct la_page *page, const void *block)
+{
+    size_t index = ((uintptr_t)block - page->start) / page->block_size;
+    const void *b = page->free;
+
+    if (index >= page->bump)
+        return true;
+    for (uint32_t i = 0; b && i < page->free_count; i++) {
+        if (b == block)
+            return true;
+        b = *page_link(page, (void *)(uintptr_t)b);
+    }
+    return false;
+}
+
+const char *page_check(const struct la_page *page)
+{
+    const void *b = page->free;
+
+    if (page->used + page->free_count + (page->capacity - page->bump) != page->capacity)
+        return "used + free + untouched blocks are not the capacity (E1)";
+    for (uint32_t i = 0; i < page->free_count; i++) {
+        if (!b || !page_is_block_start(page, b) || (uintptr_t)b - page->start >= (size_t)page->bump * page->block_size)
+            return "a link of the free list leaves the page";
+        b = *page_link(page, (void *)(uintptr_t)b);
+    }
+    return b ? "the free list is longer than its count" : NULL;
+}

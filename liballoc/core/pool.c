@@ -1,0 +1,496 @@
+/*
+ * pool.c - between the bins and the pages.
+ *
+ * A bin is a stack of pointers in the engine's own memory, so that handing out the youngest free block touches nothing but the
+ * stack; the block freed last is the one still in cache (measured: that is what wins random replacement of many
+ * live objects). A bin that overflows gives its older half back to the pages; one that is refilled and flushed in turn is too
+ * small and grows, up to 4 MiB worth of blocks; one that was left alone for a while is given back bit by bit (scavenge()).
+ * The alternative, a list through the blocks, costs a cache miss per allocation; page-local lists alone
+ * (mimalloc) hand out colder blocks.
+ */
+#include "core/pool.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/huge.h"
+#include "core/macroblock.h"
+#include "core/meta.h"
+#include "core/page.h"
+#include "core/region_map.h"
+#include "core/remote_free.h"
+#include "core/size_class.h"
+#include "core/source.h"
+
+enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32 };
+
+/* The empty stack that all closed bins share: reads NULL, has no room. */
+void *la_closed_stack[1];
+
+void pool_bins_close(struct la_bin *bins)
+{
+    for (unsigned c = 0; c < SMALL_CLASSES; c++)
+        bins[c] = (struct la_bin){ la_closed_stack, la_closed_stack };
+}
+
+size_t pool_bins_bytes(void)
+{
+    return SMALL_CLASSES * (sizeof(struct la_bin_room) + (FIRST_ROOM + 1) * sizeof(void *));
+}
+
+void pool_bins_open(struct la_chain *chain, void *memory)
+{
+    void **stack = (void **)((struct la_bin_room *)memory + SMALL_CLASSES);
+
+    chain->rooms = memory;
+    for (unsigned c = 0; c < SMALL_CLASSES; c++, stack += FIRST_ROOM + 1) {
+        stack[0] = NULL;
+        chain->rooms[c] = (struct la_bin_room){ .base = stack, .capacity = FIRST_ROOM };
+        chain->bins[c] = (struct la_bin){ stack, stack + FIRST_ROOM };
+    }
+}
+
+void pool_bins_release(struct la_chain *chain)
+{
+    for (unsigned c = 0; chain->rooms && c < SMALL_CLASSES; c++)
+        if (chain->rooms[c].capacity > FIRST_ROOM)
+            la_meta_free(chain->rooms[c].base, (chain->rooms[c].capacity + 1) * sizeof(void *));
+}
+
+void pool_bins_empty(struct la_chain *chain)
+{
+    for (unsigned c = 0; chain->rooms && c < SMALL_CLASSES; c++)
+        chain->bins[c].top = chain->rooms[c].base;
+}
+
+unsigned pool_bin_count(const struct la_chain *chain, unsigned c)
+{
+    return chain->rooms ? (unsigned)(chain->bins[c].top - chain->rooms[c].base) : 0;
+}
+
+bool pool_bin_holds(const struct la_chain *chain, unsigned c, const void *block)
+{
+    for (unsigned i = pool_bin_count(chain, c); i > 0; i--)
+        if (chain->rooms[c].base[i] == block)
+            return true;
+    return false;
+}
+
+/* ---- pages on chain->avail ---- */
+
+void pool_list_page(struct la_chain *chain, struct la_page *page)
+{
+    struct la_page **head = &chain->avail[page->size_class];
+
+    if (page->listed)
+        return;
+    page->prev = NULL;
+    page->next = *head;
+    if (*head)
+        (*head)->prev = page;
+    *head = page;
+    page->listed = 1;
+}
+
+static void unlist_page(struct la_chain *chain, struct la_page *page)
+{
+    if (!page->listed)
+        return;
+    if (page->prev)
+        page->prev->next = page->next;
+    else
+        chain->avail[page->size_class] = page->next;
+    if (page->next)
+        page->next->prev = page->prev;
+    page->next = page->prev = NULL;
+    page->listed = 0;
+}
+
+/* A page's slices go back; a wholly free macro block too, but for one that is kept against thrashing. */
+static void give_page(struct la_chain *chain, struct la_page *page)
+{
+    struct la_macro *m = page->macro;
+
+    slices_give(chain, page);
+    if (m->free_slices != m->all_slices || chain->segment)
+        return;
+    if (m->next || m->prev || chain->by_run[m->run] != m)
+        source_give_macro(chain->source, chain, m);
+}
+
+static void page_got_block(struct la_chain *chain, struct la_page *page)
+{
+    pool_list_page(chain, page);
+    if (page->used > 0 || (chain->avail[page->size_class] == page && !page->next))
+        return;
+    unlist_page(chain, page);
+    give_page(chain, page);
+}
+
+/* The page leads chain->avail[c] and lies in the region map. */
+static struct la_page *make_page(struct la_chain *chain, unsigned c, unsigned slices)
+{
+    struct la_page *page = slices_take(chain, slices, 1);
+    struct la_segment *s;
+
+    if (!page)
+        return NULL;
+    s = page->macro->segment;
+    page_init_small(page, chain, c, slice_address(s, page), (size_t)slices << s->slice_shift);
+    if (segment_is_direct(s) && !region_set(page->start, slices, page)) {
+        slices_give(chain, page);
+        return NULL;
+    }
+    pool_list_page(chain, page);
+    return page;
+}
+
+static unsigned page_slices(const struct la_chain *chain, unsigned c)
+{
+    return chain->slice_shift == SLICE_SHIFT ? class_page_slices(c) : 1;
+}
+
+static struct la_page *new_page(struct la_chain *chain, unsigned c)
+{
+    unsigned slices = page_slices(chain, c);
+    struct la_page *page = make_page(chain, c, slices);
+
+    if (page)
+        return page;
+    if (source_take_macro(chain->source, chain, c, slices)) {
+        if (chain->avail[c])
+            return chain->avail[c];     /* adopted */
+        page = make_page(chain, c, slices);
+    }
+    /* A user buffer that is nearly full may still have room for a shorter page. */
+    while (!page && slices > 1 && ((size_t)(slices / 2) << chain->slice_shift) >= class_size(c)) {
+        slices /= 2;
+        page = make_page(chain, c, slices);
+    }
+    return page;
+}
+
+/* ---- bins ---- */
+
+static void flush(struct la_chain *chain, unsigned c, unsigned n)
+{
+    struct la_bin_room *room = &chain->rooms[c];
+    struct la_bin *bin = &chain->bins[c];
+
+    /* The oldest lie at the bottom. */
+    for (unsigned i = 1; i <= n; i++) {
+        struct la_page *page = region_page(room->base[i]);
+
+        page_put(page, room->base[i]);
+        page_got_block(chain, page);
+    }
+    memmove(room->base + 1, room->base + 1 + n, (size_t)((bin->top - room->base) - n) * sizeof(void *));
+    bin->top -= n;
+}
+
+static unsigned room_limit(unsigned c)
+{
+    size_t n = 4 * MiB / class_size(c);
+
+    return (unsigned)MIN(MAX(n, (size_t)64), (size_t)2048);
+}
+
+static bool grow_room(struct la_chain *chain, unsigned c)
+{
+    struct la_bin_room *room = &chain->rooms[c];
+    struct la_bin *bin = &chain->bins[c];
+    unsigned n = (unsigned)(bin->top - room->base), capacity = MIN(room->capacity * 2, room_limit(c));
+    void **base;
+
+    if (capacity <= room->capacity || chain->segment)
+        return false;
+    base = la_meta_alloc((capacity + 1) * sizeof(void *));
+    if (!base)
+        return false;
+    memcpy(base, room->base, (n + 1) * sizeof(void *));
+    if (room->capacity > FIRST_ROOM)
+        la_meta_free(room->base, (room->capacity + 1) * sizeof(void *));
+    *room = (struct la_bin_room){ .base = base, .capacity = capacity };
+    *bin = (struct la_bin){ base + n, base + capacity };
+    return true;
+}
+
+/* Once in a while look at one bin: what has not moved since the last visit goes back, half of it at a time. */
+static void scavenge(struct la_chain *chain)
+{
+    unsigned c = chain->scavenge_at;
+    struct la_bin_room *room = &chain->rooms[c];
+    unsigned n = pool_bin_count(chain, c);
+
+    chain->scavenge_at = (c + 1) % SMALL_CLASSES;
+    if (n > 0 && room->idle_top == (void *)chain->bins[c].top)
+        flush(chain, c, (n + 1) / 2);
+    room->idle_top = (void *)chain->bins[c].top;
+}
+
+static void free_large(struct la_chain *chain, struct la_page *page)
+{
+    chain->large_live--;
+    chain->large_bytes -= page->large_size;
+    give_page(chain, page);
+}
+
+void pool_free(struct la_chain *chain, struct la_page *page, void *block)
+{
+    struct la_bin *bin;
+    unsigned c;
+
+    if (page->kind == PAGE_LARGE) {
+        free_large(chain, page);
+        return;
+    }
+    c = page->size_class;
+    bin = &chain->bins[c];
+    if (!chain->rooms) {
+        page_put(page, block);
+        page_got_block(chain, page);
+        return;
+    }
+    if (bin->top == bin->last) {
+        if (chain->rooms[c].refills == 0 || !grow_room(chain, c)) {
+            chain->rooms[c].refills = 0;
+            flush(chain, c, chain->rooms[c].capacity / 2);
+        }
+    }
+    *(uint64_t *)block = la_free_mark;
+    *++bin->top = block;
+}
+
+void pool_drain(struct la_chain *chain)
+{
+    uint64_t n = 0;
+
+    for (void *block = remote_take_all(chain), *next; block; block = next, n++) {
+        struct la_page *page = region_page(block);
+
+        next = remote_next(page, block);
+        if (likely(atomic_load_explicit(&page->chain, memory_order_relaxed) == chain))
+            pool_free(chain, page, block);
+        else
+            remote_free_now(page, block);   /* its page was abandoned or adopted meanwhile */
+    }
+    if (n)
+        atomic_fetch_add_explicit(&chain->remote_frees, n, memory_order_relaxed);
+}
+
+static void slow_call(struct la_chain *chain)
+{
+    pool_drain(chain);
+    remote_flush(chain);
+    if (++chain->slow_calls % SCAVENGE_EVERY == 0 && chain->rooms)
+        scavenge(chain);
+}
+
+static void *pop(struct la_bin *bin)
+{
+    void *block = *bin->top;
+
+    if (block)
+        bin->top--;
+    return block;
+}
+
+static void *take_small(struct la_chain *chain, unsigned c)
+{
+    struct la_bin *bin = &chain->bins[c];
+    struct la_page *page = chain->avail[c];
+    void *block = NULL;
+    unsigned n;
+
+    if (!page)
+        page = new_page(chain, c);
+    if (!page)
+        return NULL;
+    if (chain->rooms) {
+        n = page_take(page, bin->top + 1, MAX(chain->rooms[c].capacity / 2, 1u));
+        bin->top += n;
+        chain->rooms[c].refills++;
+        block = pop(bin);
+    } else {
+        n = page_take(page, &block, 1);
+    }
+    chain->taken += n;
+    if (!page_has_free(page))
+        unlist_page(chain, page);
+    return block;
+}
+
+static void *alloc_small(struct la_chain *chain, unsigned c)
+{
+    void *block = pop(&chain->bins[c]);
+
+    if (!block) {
+        slow_call(chain);
+        block = pop(&chain->bins[c]);
+    }
+    /* Twice: a page whose list was found corrupt gives nothing. */
+    for (int i = 0; !block && i < 2; i++)
+        block = take_small(chain, c);
+    if (block)
+        *(uint64_t *)block = 0;
+    return block;
+}
+
+/* ---- large ---- */
+
+static size_t small_limit(const struct la_chain *chain)
+{
+    return MIN(SMALL_MAX, (size_t)1 << (chain->slice_shift - 1));
+}
+
+static size_t macro_limit(const struct la_chain *chain)
+{
+    return (size_t)SLICES_PER_MACRO << chain->slice_shift;
+}
+
+static struct la_page *take_slices(struct la_chain *chain, unsigned n)
+{
+    struct la_page *page = slices_take(chain, n, 1);
+
+    if (!page && source_take_macro(chain->source, chain, SMALL_CLASSES, n))
+        page = slices_take(chain, n, 1);
+    return page;
+}
+
+/* Spread the starts of large blocks over the cache sets, as far as the rounding to slices leaves room. */
+static size_t large_colour(struct la_chain *chain, size_t slack)
+{
+    static const size_t step = 5 * 64, span = 4096;
+
+    return MIN(chain->large_allocated * step % span, slack / 64 * 64);
+}
+
+static void *alloc_large(struct la_chain *chain, size_t size, size_t alignment)
+{
+    size_t slice = (size_t)1 << chain->slice_shift;
+    size_t padding = alignment > 64 ? alignment - 1 : 0;
+    unsigned n = (unsigned)((size + padding + slice - 1) >> chain->slice_shift);
+    struct la_page *page;
+    struct la_segment *s;
+    uintptr_t base;
+    size_t total;
+
+    slow_call(chain);
+    /* Slices are aligned to their size where they are 64 KiB: no padding needed. */
+    if (chain->slice_shift == SLICE_SHIFT && alignment <= SLICE_SIZE)
+        n = (unsigned)((size + slice - 1) >> chain->slice_shift);
+    page = take_slices(chain, n);
+    if (!page)
+        return NULL;
+    s = page->macro->segment;
+    base = slice_address(s, page);
+    total = (size_t)n << chain->slice_shift;
+    page->start = align_up(base, alignment);
+    if (alignment <= 64)
+        page->start += large_colour(chain, total - size - (page->start - base));
+    page->large_size = total - (page->start - base);
+    page->kind = PAGE_LARGE;
+    page->block_size = 0;
+    page->divisor = 0;
+    page->capacity = page->bump = page->used = 1;
+    page->free_count = page->listed = 0;
+    atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
+    atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
+    if (segment_is_direct(s) && !region_set(base, n, page)) {
+        slices_give(chain, page);
+        return NULL;
+    }
+    chain->large_allocated++;
+    chain->large_live++;
+    chain->large_bytes += page->large_size;
+    return (void *)page->start;
+}
+
+bool pool_resize_large(struct la_chain *chain, struct la_page *page, size_t size)
+{
+    uintptr_t base = slice_address(page->macro->segment, page);
+    size_t offset = page->start - base, total;
+    unsigned n = (unsigned)((offset + size + ((size_t)1 << chain->slice_shift) - 1) >> chain->slice_shift);
+
+    if (size > macro_limit(chain) || n > SLICES_PER_MACRO || !slices_resize(chain, page, n))
+        return false;
+    total = ((size_t)n << chain->slice_shift) - offset;
+    chain->large_bytes += total - page->large_size;
+    page->large_size = total;
+    return true;
+}
+
+void *pool_alloc(struct la_chain *chain, size_t size, bool *zeroed)
+{
+    *zeroed = false;
+    if (size <= small_limit(chain))
+        return alloc_small(chain, class_of(size));
+    if (size <= macro_limit(chain))
+        return alloc_large(chain, size, 16);
+    if (size > PTRDIFF_MAX)
+        return NULL;
+    slow_call(chain);
+    return huge_alloc(chain, size, 64, zeroed);
+}
+
+/* A class whose blocks all are multiples of @alignment, from a page that starts at one. */
+static void *alloc_aligned_small(struct la_chain *chain, size_t alignment, size_t size)
+{
+    if (chain->slice_shift != SLICE_SHIFT || alignment > SMALL_MAX)
+        return NULL;
+    for (unsigned c = class_of(MAX(size, alignment)); c < SMALL_CLASSES; c++)
+        if (class_size(c) % alignment == 0)
+            return alloc_small(chain, c);
+    return NULL;
+}
+
+void *pool_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
+{
+    bool zeroed;
+    void *block = NULL;
+
+    if (alignment <= 16)
+        return pool_alloc(chain, MAX(size, alignment), &zeroed);
+    if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX / 2)
+        return NULL;
+    if (MAX(size, alignment) <= small_limit(chain))
+        block = alloc_aligned_small(chain, alignment, size);
+    if (!block && size + alignment <= macro_limit(chain))
+        block = alloc_large(chain, MAX(size, (size_t)1), alignment);
+    if (!block) {
+        slow_call(chain);
+        block = huge_alloc(chain, size, alignment, &zeroed);
+    }
+    return block;
+}
+
+void pool_flush_all(struct la_chain *chain)
+{
+    pool_drain(chain);
+    remote_flush(chain);
+    for (unsigned c = 0; c < SMALL_CLASSES; c++) {
+        struct la_page *page;
+
+        if (chain->rooms)
+            flush(chain, c, pool_bin_count(chain, c));
+        page = chain->avail[c];
+        if (page && page->used == 0) {  /* the one kept against thrashing */
+            unlist_page(chain, page);
+            give_page(chain, page);
+        }
+    }
+    for (struct la_macro *m = chain->macros, *next; m && !chain->segment; m = next) {
+        next = m->chain_next;
+        if (m->free_slices == m->all_slices)
+            source_give_macro(chain->source, chain, m);
+    }
+}
+
+void pool_trim_own(void)
+{
+    if (!la_tls_own || la_tls_busy)
+        return;
+    la_tls_busy++;
+    pool_flush_all(la_tls_own);
+    la_tls_busy--;
+}

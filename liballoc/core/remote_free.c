@@ -1,0 +1,72 @@
+#include "core/remote_free.h"
+
+#include "core/source.h"
+
+/* Push @head .. @tail, already linked, on @owner's queue. */
+static void push(struct la_chain *owner, void *head, void **tail_link)
+{
+    void *old = atomic_load_explicit(&owner->remote, memory_order_relaxed);
+
+    do {
+        *tail_link = old;
+        /* Release: publishes the links. Pairs with the acquire in remote_take_all(). */
+    } while (!atomic_compare_exchange_weak_explicit(&owner->remote, &old, head, memory_order_seq_cst, memory_order_relaxed));
+    /*
+     * The owner may have ended since its page was read. Sequentially consistent on both sides: either this load
+     * sees dead, or source_bury_chain() sees the queue.
+     */
+    if (owner->kind == CHAIN_ORPHAN || atomic_load_explicit(&owner->dead, memory_order_seq_cst))
+        source_note_dead_push(owner->source);
+}
+
+void remote_free_now(struct la_page *page, void *block)
+{
+    struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+
+    *(uint64_t *)block = la_free_mark;
+    push(owner, block, page_link(page, block));
+}
+
+static void batch_push(struct la_remote_batch *batch)
+{
+    if (batch->count > 0)
+        push(batch->owner, batch->head, batch->tail);
+    *batch = (struct la_remote_batch){ 0 };
+}
+
+void remote_free(struct la_chain *me, struct la_page *page, void *block)
+{
+    struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    struct la_remote_batch *batch = &me->batches[((uintptr_t)owner >> 12) % REMOTE_BATCHES];
+    void **link = page_link(page, block);
+
+    *(uint64_t *)block = la_free_mark;
+    if (owner->kind != CHAIN_THREAD || page->kind != PAGE_SMALL) {
+        /* A full user buffer, or much memory, must not wait in a batch. */
+        push(owner, block, link);
+        return;
+    }
+    if (batch->owner != owner) {
+        batch_push(batch);
+        batch->owner = owner;
+        batch->tail = link;
+    }
+    *link = batch->head;
+    batch->head = block;
+    if (++batch->count >= REMOTE_BATCH_MAX)
+        batch_push(batch);
+}
+
+void remote_flush(struct la_chain *me)
+{
+    for (unsigned i = 0; i < REMOTE_BATCHES; i++)
+        batch_push(&me->batches[i]);
+}
+
+void *remote_take_all(struct la_chain *chain)
+{
+    if (!atomic_load_explicit(&chain->remote, memory_order_relaxed))
+        return NULL;
+    /* Acquire: pairs with the release in push(). */
+    return atomic_exchange_explicit(&chain->remote, NULL, memory_order_acquire);
+}

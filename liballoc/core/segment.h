@@ -1,0 +1,20 @@
+/*
+ * segment.h - a range of memory with its descriptors at the front (R3), cut into macro blocks and slices (R7).
+ */
+#ifndef CORE_SEGMENT_H
+#define CORE_SEGMENT_H
+
+#include "core/types.h"
+
+/*
+ * Lay out [base, base + size). @extra bytes behind the segment's own header are left for the caller (*extra_at).
+ * @zeroed: the range is a fresh mapping, its descriptors need not be touched.
+ * From 2 MiB on slices are 64 KiB; below, a 32nd of the buffer, so that one macro block covers it.
+ * Return: the segment, or NULL when @size leaves no slice.
+ */
+struct la_segment *segment_init(void *base, size_t size, bool zeroed, size_t extra, void **extra_at);
+
+/* Header bytes that a range of @payload bytes needs beside it, at most. */
+size_t segment_overhead(size_t payload);
+
+#endif

@@ -1,0 +1,659 @@
+/*
+ * source.c - the keeper of macro blocks.
+ *
+ * A source holds segments and hands their macro blocks to chains. Blocks of ended threads stay live in abandoned macro
+ * blocks, owned by the source's orphan chain, until a thread that needs their size class adopts the whole macro block (R6).
+ * Free macro blocks are kept resident or purged as policy.c decides.
+ *
+ * I1  m->state tells the list: FREE on free_dirty or free_clean, ABANDONED on abandoned, OWNED and RUN on none of the source's.
+ * I2  dirty_bytes is the sum of macro_bytes() over free_dirty.
+ * I3  The pages of an abandoned macro block have chain == orphan and fast_chain == NULL.
+ *
+ * Locking: everything under source->lock, but the call to ops.acquire, which runs under grow_lock alone.
+ */
+#include "core/source.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "core/huge.h"
+#include "core/macroblock.h"
+#include "core/meta.h"
+#include "core/page.h"
+#include "core/policy.h"
+#include "core/pool.h"
+#include "core/region_map.h"
+#include "core/remote_free.h"
+#include "core/segment.h"
+#include "os/os.h"
+
+static struct la_lock grow_lock = LOCK_INIT(RANK_GROW);
+
+enum { FIRST_SEGMENT = 64 << 20, SMALLEST_SEGMENT = 4 << 20, LARGEST_SEGMENT = 1 << 30 };
+
+static int anon_acquire(void *self, size_t min, size_t wanted, struct la_range *ret)
+{
+    (void)self;
+    for (size_t size = wanted; size >= min; size = MAX(size / 2, min)) {
+        void *p = os_map_aligned(size, size >= 32 * MiB ? MACRO_SIZE : SLICE_SIZE);
+        if (p) {
+            *ret = (struct la_range){ .base = p, .size = size };
+            return 0;
+        }
+        if (size == min)
+            break;
+    }
+    return -ENOMEM;
+}
+
+static void anon_release(void *self, struct la_range range)
+{
+    (void)self;
+    os_unmap(range.base, range.size);
+}
+
+static int anon_purge(void *self, struct la_range range)
+{
+    (void)self;
+    return os_purge(range.base, range.size);
+}
+
+static struct la_chain default_orphan = { .bins = default_orphan.fast, .kind = CHAIN_ORPHAN, .source = &la_default_source };
+
+struct la_source la_default_source = {
+    .lock = LOCK_INIT(RANK_SOURCE),
+    .ops = { .struct_size = sizeof(struct la_source_ops), .name = "anonymous memory", .acquire = anon_acquire,
+             .release = anon_release, .purge = anon_purge },
+    .next_segment = FIRST_SEGMENT,
+    .orphan = &default_orphan,
+};
+
+/* ---- lists of the source ---- */
+
+static void list_push(struct la_macro **head, struct la_macro *m)
+{
+    m->prev = NULL;
+    m->next = *head;
+    if (*head)
+        (*head)->prev = m;
+    *head = m;
+}
+
+static void list_drop(struct la_macro **head, struct la_macro *m)
+{
+    if (m->prev)
+        m->prev->next = m->next;
+    else
+        *head = m->next;
+    if (m->next)
+        m->next->prev = m->prev;
+    m->next = m->prev = NULL;
+}
+
+static void free_push(struct la_source *source, struct la_macro *m)
+{
+    m->state = MACRO_FREE;
+    m->chain = NULL;
+    m->segment->macros_free++;
+    if (!m->dirty) {
+        list_push(&source->free_clean, m);
+        return;
+    }
+    m->freed_at = os_now_ms();
+    source->dirty_bytes += macro_bytes(m);
+    list_push(&source->free_dirty, m);
+}
+
+static void free_drop(struct la_source *source, struct la_macro *m)
+{
+    m->segment->macros_free--;
+    if (m->dirty) {
+        source->dirty_bytes -= macro_bytes(m);
+        list_drop(&source->free_dirty, m);
+    } else {
+        list_drop(&source->free_clean, m);
+    }
+}
+
+/* ---- purge ---- */
+
+static bool purge_macro(struct la_source *source, struct la_macro *m)
+{
+    struct la_range range = { (void *)macro_address(m), macro_bytes(m) };
+    uintptr_t page = os_page_size(), from, to;
+
+    if (!source->ops.purge)
+        return false;
+    from = align_up((uintptr_t)range.base, page);
+    to = align_down((uintptr_t)range.base + range.size, page);
+    if (to <= from || source->ops.purge(source->self, (struct la_range){ (void *)from, to - from }) < 0)
+        return false;
+    free_drop(source, m);
+    m->dirty = 0;
+    free_push(source, m);
+    return true;
+}
+
+/* Give the oldest back until the policy is content; at most a few, so that no free waits long. */
+static void apply_policy(struct la_source *source)
+{
+    for (int i = 0; i < 4 && source->free_dirty; i++) {
+        struct la_macro *oldest = source->free_dirty;
+        struct policy_input in;
+
+        while (oldest->next)
+            oldest = oldest->next;
+        in = (struct policy_input){ .cached = source->dirty_bytes, .mapped = source->mapped,
+                                    .age_ms = os_now_ms() - oldest->freed_at };
+        if (policy_keeps(&in) || !purge_macro(source, oldest))
+            return;
+    }
+}
+
+static size_t trim(struct la_source *source)
+{
+    size_t given = 0;
+
+    for (struct la_macro *m = source->free_dirty, *next; m; m = next) {
+        size_t bytes = macro_bytes(m);
+        next = m->next;
+        if (purge_macro(source, m))
+            given += bytes;
+    }
+    return given;
+}
+
+size_t la_source_trim(struct la_source *source)
+{
+    size_t given;
+
+    if (!source)
+        source = &la_default_source;
+    pool_trim_own();
+    source_collect(source);
+    lock_take(&source->lock);
+    given = trim(source);
+    lock_give(&source->lock);
+    if (source == &la_default_source)
+        given += huge_trim();
+    return given;
+}
+
+/* ---- growth ---- */
+
+static void add_segment(struct la_source *source, struct la_segment *segment)
+{
+    segment->source = source;
+    segment->next = source->segments;
+    source->segments = segment;
+    source->mapped += segment->size;
+    for (uint32_t i = segment->macro_count; i-- > 0;) {
+        segment->macros_free--;     /* free_push() counts it again */
+        free_push(source, &segment->macros[i]);
+    }
+}
+
+/* Ask the owner of the memory for a segment with room for @payload bytes. Called without source->lock. */
+static bool grow(struct la_source *source, size_t payload)
+{
+    struct la_range range = { NULL, 0 };
+    struct la_segment *segment;
+    size_t min, wanted;
+    bool limited;
+
+    if (source->fixed || payload > SIZE_MAX / 2)
+        return false;
+    lock_take(&source->lock);
+    min = align_up(payload + segment_overhead(payload), SLICE_SIZE);
+    wanted = MAX(min, source->next_segment);
+    if (source->limit)
+        wanted = MIN(wanted, MAX(min, source->limit - MIN(source->limit, source->mapped)));
+    limited = source->limit && (min > source->limit || source->mapped > source->limit - min);
+    lock_give(&source->lock);
+    if (limited) {
+        la_fail(-ENOMEM, "source limit of %zu bytes reached: raise it with la_source_limit() or free memory", source->limit);
+        return false;
+    }
+    lock_take(&grow_lock);
+    if (source->ops.acquire(source->self, min, wanted, &range) < 0)
+        range.size = 0;
+    lock_give(&grow_lock);
+    segment = range.size ? segment_init(range.base, range.size, source == &la_default_source, 0, NULL) : NULL;
+    if (!segment) {
+        if (range.size && source->ops.release)
+            source->ops.release(source->self, range);
+        return false;
+    }
+    lock_take(&source->lock);
+    add_segment(source, segment);
+    source->next_segment = MIN(source->next_segment * 2, (size_t)LARGEST_SEGMENT);
+    lock_give(&source->lock);
+    return true;
+}
+
+/* ---- macro blocks ---- */
+
+typedef void page_visitor(struct la_page *page, void *arg);
+
+static void each_page(struct la_macro *m, page_visitor *visit, void *arg)
+{
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
+        struct la_page *page;
+
+        if (!(m->all_slices & (1u << i)) || (m->free_slices & (1u << i)))
+            continue;
+        page = macro_page(m, i);
+        if (page->kind == PAGE_NONE)
+            continue;
+        visit(page, arg);
+    }
+}
+
+static void hand_over(struct la_page *page, void *arg)
+{
+    struct la_chain *to = arg;
+
+    page->listed = 0;
+    page->next = page->prev = NULL;
+    atomic_store_explicit(&page->chain, to, memory_order_relaxed);
+    if (to->kind == CHAIN_ORPHAN || page->kind != PAGE_SMALL || to->bins != to->fast)
+        atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
+    else
+        atomic_store_explicit(&page->fast_chain, to, memory_order_relaxed);
+    if (to->kind != CHAIN_ORPHAN && page->kind == PAGE_SMALL && page_has_free(page))
+        pool_list_page(to, page);
+}
+
+struct wish {
+    unsigned c;
+    bool met;
+};
+
+static void look_for_class(struct la_page *page, void *arg)
+{
+    struct wish *wish = arg;
+
+    if (page->kind == PAGE_SMALL && page->size_class == wish->c && page_has_free(page))
+        wish->met = true;
+}
+
+static bool macro_serves(struct la_macro *m, unsigned c, unsigned slices)
+{
+    struct wish wish = { .c = c };
+
+    if (bits_longest_run(m->free_slices) >= slices)
+        return true;
+    each_page(m, look_for_class, &wish);
+    return wish.met;
+}
+
+static struct la_macro *pick_abandoned(struct la_source *source, unsigned c, unsigned slices)
+{
+    int looked = 0;
+
+    /* Bounded: a long list of full macro blocks must not be searched at every refill. */
+    for (struct la_macro *m = source->abandoned; m && looked < 16; m = m->next, looked++)
+        if (macro_serves(m, c, slices)) {
+            list_drop(&source->abandoned, m);
+            return m;
+        }
+    return NULL;
+}
+
+static struct la_macro *pick_free(struct la_source *source, unsigned slices)
+{
+    for (struct la_macro *m = source->free_dirty ? source->free_dirty : source->free_clean; m; m = m->next)
+        if ((unsigned)__builtin_popcount(m->all_slices) >= slices)
+            return m;
+    if (source->free_dirty)
+        for (struct la_macro *m = source->free_clean; m; m = m->next)
+            if ((unsigned)__builtin_popcount(m->all_slices) >= slices)
+                return m;
+    return NULL;
+}
+
+static bool take_one(struct la_source *source, struct la_chain *chain, unsigned c, unsigned slices)
+{
+    struct la_macro *m = pick_abandoned(source, c, slices);
+
+    if (m) {
+        m->state = MACRO_OWNED;
+        macro_join(chain, m);
+        each_page(m, hand_over, chain);
+        return true;
+    }
+    m = pick_free(source, slices);
+    if (!m)
+        return false;
+    free_drop(source, m);
+    m->state = MACRO_OWNED;
+    m->free_slices = m->all_slices;
+    macro_join(chain, m);
+    return true;
+}
+
+bool source_take_macro(struct la_source *source, struct la_chain *chain, unsigned c, unsigned slices)
+{
+    bool ok;
+
+    if (atomic_load_explicit(&source->dead_hint, memory_order_relaxed))
+        source_collect(source);
+    for (int tries = 0; tries < 2; tries++) {
+        lock_take(&source->lock);
+        ok = take_one(source, chain, c, slices);
+        lock_give(&source->lock);
+        if (ok || !grow(source, MACRO_SIZE))
+            return ok;
+    }
+    lock_take(&source->lock);
+    ok = take_one(source, chain, c, slices);
+    lock_give(&source->lock);
+    return ok;
+}
+
+void source_give_macro(struct la_source *source, struct la_chain *chain, struct la_macro *m)
+{
+    assert(m->free_slices == m->all_slices);
+    macro_leave(chain, m);
+    lock_take(&source->lock);
+    free_push(source, m);
+    apply_policy(source);
+    lock_give(&source->lock);
+}
+
+void source_abandon_macro(struct la_source *source, struct la_chain *chain, struct la_macro *m)
+{
+    macro_leave(chain, m);
+    lock_take(&source->lock);
+    m->state = MACRO_ABANDONED;
+    m->chain = source->orphan;
+    each_page(m, hand_over, source->orphan);
+    list_push(&source->abandoned, m);
+    lock_give(&source->lock);
+}
+
+/* ---- blocks freed to nobody ---- */
+
+void source_note_dead_push(struct la_source *source)
+{
+    atomic_store_explicit(&source->dead_hint, 1, memory_order_relaxed);
+}
+
+/* A page of an abandoned macro block got blocks back; under source->lock. */
+static void orphan_page_freed(struct la_source *source, struct la_page *page)
+{
+    struct la_macro *m = page->macro;
+    unsigned at = (unsigned)(page - macro_page(m, 0));
+
+    if (page->used > 0)
+        return;
+    if (segment_is_direct(m->segment))
+        region_clear(slice_address(m->segment, page), page->slices);
+    page->kind = PAGE_NONE;
+    m->free_slices |= bits_run(at, page->slices);
+    if (m->free_slices == m->all_slices) {
+        list_drop(&source->abandoned, m);
+        free_push(source, m);
+    }
+}
+
+static void orphan_free(struct la_source *source, void *block, struct la_page *page)
+{
+    if (page->kind == PAGE_SMALL)
+        page_put(page, block);
+    else
+        page->used = 0;
+    orphan_page_freed(source, page);
+}
+
+/* Takes one queue; what belongs to living chains is forwarded after the lock is given. Under source->lock. */
+static void *sort_queue(struct la_source *source, struct la_chain *from, void *others)
+{
+    for (void *block = remote_take_all(from), *next; block; block = next) {
+        struct la_page *page = region_page(block);
+
+        next = remote_next(page, block);
+        if (atomic_load_explicit(&page->chain, memory_order_relaxed) == source->orphan && page->kind != PAGE_HUGE) {
+            orphan_free(source, block, page);
+        } else {
+            *page_link(page, block) = others;
+            others = block;
+        }
+    }
+    return others;
+}
+
+void source_collect(struct la_source *source)
+{
+    void *others = NULL;
+
+    if (!atomic_exchange_explicit(&source->dead_hint, 0, memory_order_relaxed))
+        return;
+    lock_take(&source->lock);
+    others = sort_queue(source, source->orphan, others);
+    for (struct la_chain *c = source->dead; c; c = c->owner_data)
+        others = sort_queue(source, c, others);
+    apply_policy(source);
+    lock_give(&source->lock);
+    while (others) {
+        struct la_page *page = region_page(others);
+        void *next = *page_link(page, others);
+        remote_free_now(page, others);
+        others = next;
+    }
+}
+
+void source_bury_chain(struct la_source *source, struct la_chain *chain)
+{
+    lock_take(&source->lock);
+    chain->owner_data = source->dead;
+    source->dead = chain;
+    /* Release: a pusher that sees dead also sees the chain on the list. Pairs with the load in remote_push(). */
+    atomic_store_explicit(&chain->dead, 1, memory_order_seq_cst);
+    if (atomic_load_explicit(&chain->remote, memory_order_seq_cst))
+        source_note_dead_push(source);
+    lock_give(&source->lock);
+}
+
+struct la_chain *source_exhume_chain(struct la_source *source)
+{
+    struct la_chain *chain;
+
+    lock_take(&source->lock);
+    chain = source->dead;
+    if (chain) {
+        source->dead = chain->owner_data;
+        chain->owner_data = NULL;
+        atomic_store_explicit(&chain->dead, 0, memory_order_relaxed);
+    }
+    lock_give(&source->lock);
+    return chain;
+}
+
+/* ---- runs of macro blocks ---- */
+
+static bool run_fits(const struct la_segment *s, uint32_t at, uint32_t n)
+{
+    for (uint32_t i = at; i < at + n; i++)
+        if (s->macros[i].state != MACRO_FREE)
+            return false;
+    return true;
+}
+
+/* The offset from macro block @at's start to the next multiple of @alignment. */
+static size_t aligned_offset(const struct la_segment *s, uint32_t at, size_t alignment)
+{
+    uintptr_t address = macro_address(&s->macros[at]);
+
+    return align_up(address, alignment) - address;
+}
+
+static bool find_run(const struct la_segment *s, size_t bytes, size_t alignment, uint32_t *at, uint32_t *n)
+{
+    size_t macro_size = (size_t)SLICES_PER_MACRO << s->slice_shift;
+
+    for (uint32_t i = 0; i < s->macro_count; i++) {
+        size_t need = aligned_offset(s, i, alignment) + bytes;
+        size_t offset = (size_t)i * macro_size;
+
+        if (need < bytes || offset + need > s->usable)
+            continue;
+        *n = (uint32_t)((need + macro_size - 1) / macro_size);
+        if (i + *n <= s->macro_count && run_fits(s, i, *n)) {
+            *at = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct la_page *claim_run(struct la_source *source, struct la_segment *s, uint32_t at, uint32_t n, size_t bytes,
+                                 size_t alignment)
+{
+    struct la_page *page = &s->pages[(size_t)at * SLICES_PER_MACRO];
+    size_t total = 0;
+
+    for (uint32_t i = at; i < at + n; i++) {
+        struct la_macro *m = &s->macros[i];
+
+        free_drop(source, m);
+        m->state = MACRO_RUN;
+        m->dirty = 1;
+        m->run_head = i == at;
+        total += macro_bytes(m);
+    }
+    page->kind = PAGE_HUGE;
+    page->macro = &s->macros[at];
+    page->slices = (uint16_t)MIN(n * SLICES_PER_MACRO, (uint32_t)UINT16_MAX);
+    page->start = slice_address(s, page) + aligned_offset(s, at, alignment);
+    page->mapping = (void *)slice_address(s, page);
+    page->mapping_size = total;
+    page->large_size = total - (page->start - (uintptr_t)page->mapping);
+    (void)bytes;
+    return page;
+}
+
+static struct la_page *take_run_locked(struct la_source *source, size_t bytes, size_t alignment)
+{
+    uint32_t at, n;
+
+    for (struct la_segment *s = source->segments; s; s = s->next)
+        if (find_run(s, bytes, alignment, &at, &n))
+            return claim_run(source, s, at, n, bytes, alignment);
+    return NULL;
+}
+
+struct la_page *source_take_run(struct la_source *source, size_t bytes, size_t alignment)
+{
+    struct la_page *page;
+
+    lock_take(&source->lock);
+    page = take_run_locked(source, bytes, alignment);
+    lock_give(&source->lock);
+    if (page || bytes + alignment < bytes || !grow(source, bytes + (alignment > SLICE_SIZE ? alignment : 0)))
+        return page;
+    lock_take(&source->lock);
+    page = take_run_locked(source, bytes, alignment);
+    lock_give(&source->lock);
+    return page;
+}
+
+void source_give_run(struct la_source *source, struct la_page *page)
+{
+    struct la_macro *m = page->macro;
+    size_t left = page->mapping_size;
+
+    lock_take(&source->lock);
+    page->kind = PAGE_NONE;
+    while (left > 0) {
+        left -= macro_bytes(m);
+        m->run_head = 0;
+        m->free_slices = m->all_slices;
+        free_push(source, m);
+        m++;
+    }
+    apply_policy(source);
+    lock_give(&source->lock);
+}
+
+/* ---- public ---- */
+
+struct la_source *la_source_default(void)
+{
+    return &la_default_source;
+}
+
+int la_source_limit(struct la_source *source, size_t bytes)
+{
+    int r = 0;
+
+    if (!source)
+        source = &la_default_source;
+    lock_take(&source->lock);
+    if (bytes && source->mapped > bytes)
+        r = la_fail(-EINVAL, "source has %zu bytes mapped already, more than the limit of %zu", source->mapped, bytes);
+    else
+        source->limit = bytes;
+    lock_give(&source->lock);
+    return r;
+}
+
+void source_init_fixed(struct la_source *source, struct la_segment *segment, struct la_chain *orphan)
+{
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .orphan = orphan,
+                                  .ops = { .struct_size = sizeof(struct la_source_ops), .name = "user buffer" } };
+    *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
+    orphan->bins = orphan->fast;
+    add_segment(source, segment);
+}
+
+int la_source_create(const struct la_source_ops *ops, void *self, struct la_source **ret)
+{
+    struct la_source *source;
+    struct la_chain *orphan;
+
+    if (!ops || ops->struct_size < offsetof(struct la_source_ops, release) || ops->struct_size > 4 * sizeof(*ops) || !ops->acquire)
+        return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
+    source = la_meta_alloc(sizeof(*source));
+    orphan = la_meta_alloc(sizeof(*orphan));
+    if (!source || !orphan) {
+        la_meta_free(source, sizeof(*source));
+        la_meta_free(orphan, sizeof(*orphan));
+        return la_fail(-ENOMEM, "no memory for a source");
+    }
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .self = self, .orphan = orphan,
+                                  .next_segment = SMALLEST_SEGMENT };
+    memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
+    *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
+    orphan->bins = orphan->fast;
+    *ret = source;
+    return 0;
+}
+
+void source_release_segments(struct la_source *source)
+{
+    struct la_segment *next;
+
+    for (struct la_segment *s = source->segments; s; s = next) {
+        next = s->next;
+        if (source->ops.release)
+            source->ops.release(source->self, (struct la_range){ (void *)s->base, s->size });
+    }
+    source->segments = NULL;
+}
+
+int la_source_destroy(struct la_source *source)
+{
+    if (!source)
+        return 0;
+    if (source == &la_default_source || source->fixed)
+        return la_fail(-EINVAL, "the default source and those of user buffers cannot be destroyed");
+    if (source->users)
+        return la_fail(-EBUSY, "%u chains still use this source: destroy them first", source->users);
+    source_release_segments(source);
+    la_meta_free(source->orphan, sizeof(struct la_chain));
+    la_meta_free(source, sizeof(*source));
+    return 0;
+}

@@ -1,0 +1,257 @@
+/*
+ * thread.c - one chain per thread: birth, default switch, end, fork.
+ *
+ * la_tls_default is what malloc serves from, la_tls_own the thread's own chain. Both start as la_chain_none, whose bins
+ * are empty, so that the fast path needs no test for "first call". A thread that ends hands its macro blocks to the
+ * source (R6) and buries its chain; the next new thread digs it out.
+ *
+ * After fork the child has one thread. The locks were taken by the forking thread before fork(), so what they protect is
+ * consistent; chains of threads that do not exist in the child keep their blocks valid and are simply never used again.
+ */
+#include "core/thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include <liballoc/default.h>
+
+#include "base/error.h"
+#include "core/chain.h"
+#include "core/huge.h"
+#include "core/meta.h"
+#include "core/pool.h"
+#include "core/region_map.h"
+#include "core/source.h"
+#include "os/os.h"
+
+struct la_chain la_chain_none = {
+    .fast = { [0 ... SMALL_CLASSES - 1] = { la_closed_stack, la_closed_stack } },
+    .bins = la_chain_none.fast,
+    .kind = CHAIN_NONE,
+};
+__thread struct la_chain *la_tls_default = &la_chain_none;
+__thread struct la_chain *la_tls_own;
+__thread unsigned la_tls_busy;
+
+static struct la_lock chains_lock = LOCK_INIT(RANK_THREADS);
+static struct la_list chains = LIST_INIT(chains);
+static pthread_key_t end_key;
+static bool end_key_made;       /* by the constructor; before it there is only the main thread */
+static _Atomic(const struct thread_hooks *) hooks;
+
+/* ---- registry ---- */
+
+void chains_add(struct la_chain *chain)
+{
+    lock_take(&chains_lock);
+    list_add(&chains, &chain->all);
+    lock_give(&chains_lock);
+}
+
+void chains_remove(struct la_chain *chain)
+{
+    lock_take(&chains_lock);
+    list_remove(&chain->all);
+    lock_give(&chains_lock);
+}
+
+void chains_each(void (*visit)(struct la_chain *chain, void *arg), void *arg)
+{
+    lock_take(&chains_lock);
+    list_for_each(node, &chains)
+        visit(list_entry(node, struct la_chain, all), arg);
+    lock_give(&chains_lock);
+}
+
+struct la_chain *chain_new(enum la_chain_kind kind, struct la_source *source, bool with_bins)
+{
+    size_t size = align_up(sizeof(struct la_chain), 64) + (with_bins ? pool_bins_bytes() : 0);
+    struct la_chain *chain = la_meta_alloc(size);
+
+    if (!chain)
+        return NULL;
+    chain_init(chain, kind, source, with_bins ? (char *)chain + align_up(sizeof(*chain), 64) : NULL);
+    chain->meta = chain;
+    chain->meta_size = size;
+    chains_add(chain);
+    return chain;
+}
+
+void chain_delete(struct la_chain *chain)
+{
+    chains_remove(chain);
+    pool_bins_release(chain);
+    la_meta_free(chain->meta, chain->meta_size);
+}
+
+/* ---- threads ---- */
+
+/* Runs as a destructor of thread-specific data: other destructors may still allocate afterwards, and get a new chain. */
+static void thread_ends(void *arg)
+{
+    struct la_chain *chain = la_tls_own;
+    const struct thread_hooks *h = atomic_load(&hooks);
+
+    (void)arg;
+    if (la_tls_default != &la_chain_none && la_tls_default != chain)
+        la_default_set(NULL);
+    la_tls_own = NULL;
+    la_tls_default = &la_chain_none;
+    if (h)
+        h->thread_ends();
+    if (!chain)
+        return;
+    la_tls_busy++;
+    pool_flush_all(chain);
+    huge_orphan(chain);
+    while (chain->macros)
+        source_abandon_macro(chain->source, chain, chain->macros);
+    source_bury_chain(chain->source, chain);
+    la_tls_busy--;
+}
+
+void thread_watch_end(void)
+{
+    int saved = errno;
+
+    /* May allocate: the chain is in place by now. */
+    if (end_key_made)
+        pthread_setspecific(end_key, &la_chain_none);
+    errno = saved;
+}
+
+static struct la_chain *make_own_chain(void)
+{
+    struct la_chain *chain = source_exhume_chain(&la_default_source);
+
+    if (!chain)
+        chain = chain_new(CHAIN_THREAD, &la_default_source, true);
+    if (!chain)
+        return NULL;
+    memset(chain->avail, 0, sizeof(chain->avail));
+    la_tls_own = chain;
+    if (la_tls_default == &la_chain_none)
+        la_tls_default = chain;
+    thread_watch_end();
+    return chain;
+}
+
+struct la_chain *thread_own_chain(void)
+{
+    return likely(la_tls_own != NULL) ? la_tls_own : make_own_chain();
+}
+
+/* ---- default chain ---- */
+
+struct la_chain *la_default_get(void)
+{
+    struct la_chain *chain = la_tls_default;
+
+    return chain == &la_chain_none || chain == la_tls_own ? NULL : chain;
+}
+
+static void leave_default(struct la_chain *chain)
+{
+    if (chain != &la_chain_none && chain != la_tls_own)
+        atomic_fetch_sub_explicit(&chain->default_users, 1, memory_order_release);
+}
+
+struct la_chain *la_default_set(struct la_chain *chain)
+{
+    struct la_chain *previous = la_default_get();
+
+    if (chain && chain == la_tls_own)
+        chain = NULL;
+    if (chain)
+        atomic_fetch_add_explicit(&chain->default_users, 1, memory_order_relaxed);
+    leave_default(la_tls_default);
+    la_tls_default = chain ? chain : la_tls_own ? la_tls_own : &la_chain_none;
+    if (chain && !la_tls_own)
+        thread_watch_end();     /* so that the count goes down when the thread ends */
+    return previous;
+}
+
+void la_default_restore_(struct la_chain **previous)
+{
+    la_default_set(*previous);
+}
+
+/* ---- fork ---- */
+
+void thread_set_hooks(const struct thread_hooks *h)
+{
+    atomic_store(&hooks, h);
+}
+
+static void lock_chain(struct la_chain *chain)
+{
+    if (chain->flags & LA_CHAIN_MT)
+        lock_take(&chain->lock);
+}
+
+static void unlock_chain(struct la_chain *chain, bool child)
+{
+    if (!(chain->flags & LA_CHAIN_MT))
+        return;
+    if (child)
+        lock_reset(&chain->lock);
+    else
+        lock_give(&chain->lock);
+}
+
+static void fork_prepare(void)
+{
+    const struct thread_hooks *h = atomic_load(&hooks);
+
+    if (h)
+        h->fork_prepare();
+    lock_take(&chains_lock);
+    list_for_each(node, &chains)
+        lock_chain(list_entry(node, struct la_chain, all));
+    lock_take(&la_default_source.lock);
+    huge_fork_prepare();
+    region_fork_prepare();
+    meta_fork_prepare();
+}
+
+static void fork_done(bool child)
+{
+    meta_fork_done(child);
+    region_fork_done(child);
+    huge_fork_done(child);
+    if (child)
+        lock_reset(&la_default_source.lock);
+    else
+        lock_give(&la_default_source.lock);
+    list_for_each(node, &chains)
+        unlock_chain(list_entry(node, struct la_chain, all), child);
+    if (child)
+        lock_reset(&chains_lock);
+    else
+        lock_give(&chains_lock);
+}
+
+static void fork_parent(void)
+{
+    const struct thread_hooks *h = atomic_load(&hooks);
+
+    fork_done(false);
+    if (h)
+        h->fork_parent();
+}
+
+static void fork_child(void)
+{
+    const struct thread_hooks *h = atomic_load(&hooks);
+
+    fork_done(true);
+    if (h)
+        h->fork_child();
+}
+
+__attribute__((constructor(101))) static void init(void)
+{
+    end_key_made = pthread_key_create(&end_key, thread_ends) == 0;
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
+}

@@ -1,0 +1,130 @@
+/*
+ * stats.c - figures of chains, sources and huge blocks.
+ *
+ * The fast path counts nothing: what is live follows from what pages gave out and what bins hold.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include <liballoc/liballoc.h>
+
+#include "base/error.h"
+#include "core/huge.h"
+#include "core/macroblock.h"
+#include "core/page.h"
+#include "core/pool.h"
+#include "core/size_class.h"
+#include "core/source.h"
+#include "core/thread.h"
+
+static int check_size(const struct la_stats *ret)
+{
+    if (!ret || ret->struct_size < offsetof(struct la_stats, allocated) || ret->struct_size > 4 * sizeof(*ret))
+        return la_fail(-EINVAL, "set struct_size to sizeof(struct la_stats) before the call");
+    return 0;
+}
+
+static void answer(struct la_stats *ret, const struct la_stats *got)
+{
+    size_t size = ret->struct_size;
+
+    memset(ret, 0, size);
+    memcpy(ret, got, MIN(size, sizeof(*got)));
+    ret->struct_size = size;
+}
+
+static void add_page(struct la_stats *sum, const struct la_page *page)
+{
+    if (page->kind != PAGE_SMALL)
+        return;
+    sum->blocks += page->used;
+    sum->allocated += (uint64_t)page->used * page->block_size;
+    sum->cached += (uint64_t)(page->bump - page->used) * page->block_size;
+}
+
+static void add_macro(struct la_stats *sum, struct la_macro *m)
+{
+    sum->macro_blocks++;
+    sum->mapped += macro_bytes(m);
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++)
+        if (m->all_slices & ~m->free_slices & (1u << i))
+            add_page(sum, macro_page(m, i));
+}
+
+/* Blocks in bins are free, though their pages count them as used. */
+static void subtract_bins(struct la_stats *sum, const struct la_chain *chain)
+{
+    for (unsigned c = 0; c < SMALL_CLASSES; c++) {
+        uint64_t n = MIN((uint64_t)pool_bin_count(chain, c), sum->blocks);
+        uint64_t bytes = n * class_size(c);
+
+        sum->blocks -= n;
+        sum->allocated -= MIN(bytes, sum->allocated);
+        sum->cached += bytes;
+        sum->allocations -= MIN(n, sum->allocations);
+    }
+}
+
+static void add_chain(struct la_chain *chain, void *arg)
+{
+    struct la_stats *sum = arg, own = { .struct_size = sizeof(own) };
+    bool mt = chain->flags & LA_CHAIN_MT;
+
+    if (mt)
+        lock_take(&chain->lock);
+    own.allocations = chain->taken + chain->large_allocated;
+    own.remote_frees = atomic_load_explicit(&chain->remote_frees, memory_order_relaxed);
+    for (struct la_macro *m = chain->macros; m; m = m->chain_next)
+        add_macro(&own, m);
+    subtract_bins(&own, chain);
+    own.huge_blocks = atomic_load_explicit(&chain->huge_live, memory_order_relaxed);
+    own.blocks += chain->large_live + own.huge_blocks;
+    own.allocated += chain->large_bytes;
+    own.mapped += atomic_load_explicit(&chain->huge_mapped, memory_order_relaxed);
+    own.allocated += atomic_load_explicit(&chain->huge_mapped, memory_order_relaxed);
+    own.requested = chain->requested;
+    if (mt)
+        lock_give(&chain->lock);
+    for (unsigned i = sizeof(size_t) / sizeof(uint64_t); i < sizeof(own) / sizeof(uint64_t); i++)
+        ((uint64_t *)sum)[i] += ((uint64_t *)&own)[i];
+}
+
+_Static_assert(sizeof(size_t) == sizeof(uint64_t), "struct la_stats is an array of 64 bit words");
+
+int la_chain_stats(struct la_chain *chain, struct la_stats *ret)
+{
+    struct la_stats sum = { 0 };
+    int r = check_size(ret);
+
+    if (r < 0)
+        return r;
+    if (!chain)
+        chain = la_tls_own;
+    if (chain && chain->kind != CHAIN_HEAP)
+        add_chain(chain, &sum);
+    answer(ret, &sum);
+    return 0;
+}
+
+int la_process_stats(struct la_stats *ret)
+{
+    struct la_stats sum = { 0 };
+    int r = check_size(ret);
+
+    if (r < 0)
+        return r;
+    chains_each(add_chain, &sum);
+    lock_take(&la_default_source.lock);
+    for (struct la_macro *m = la_default_source.abandoned; m; m = m->next)
+        add_macro(&sum, m);
+    lock_give(&la_default_source.lock);
+    sum.cached += la_default_source.dirty_bytes + huge_cached_bytes();
+    sum.mapped += la_default_source.dirty_bytes + huge_cached_bytes();
+    answer(ret, &sum);
+    return 0;
+}
+
+const char *la_library_version(void)
+{
+    return "0.1.0";
+}
