@@ -2,8 +2,8 @@
  * alloc.c - the malloc family on chains: the fast path (R4), and which slow path comes after it.
  *
  * The life of one small block: la_malloc() finds its class's bin of the thread's default chain in a table and takes the youngest
- * entry. la_free() finds the page in the region map, sees that the chain is the thread's own, that the pointer is the start
- * of a block and not free already, and puts it on the bin. No lock, no atomic read-modify-write, no loop.
+ * entry. la_free() finds the page in the region map, sees that the chain is the thread's own and the pointer the start
+ * of a block, and puts it on the bin. No lock, no atomic read-modify-write, no loop.
  */
 #include <errno.h>
 #include <string.h>
@@ -25,7 +25,7 @@
 
 /* ---- allocate ---- */
 
-static NOINLINE void *alloc_slow(struct la_chain *chain, size_t size)
+static NOINLINE void *alloc_slow(size_t size, struct la_chain *chain)
 {
     int saved = errno;
     bool zeroed;
@@ -36,17 +36,17 @@ static NOINLINE void *alloc_slow(struct la_chain *chain, size_t size)
 }
 
 /* TABLE_MAX to SMALL_MAX: the class is computed. */
-static NOINLINE void *alloc_medium(struct la_chain *chain, size_t size)
+static NOINLINE void *alloc_medium(size_t size, struct la_chain *chain)
 {
     struct la_bin *bin;
     void *block;
 
     if (unlikely(size > SMALL_MAX))
-        return alloc_slow(chain, size);
+        return alloc_slow(size, chain);
     bin = &chain->fast[class_of_large(size)];
     block = *bin->top;
-    if (unlikely(!block))
-        return alloc_slow(chain, size);
+    if (unlikely(!page_block_is_marked(block)))
+        return alloc_slow(size, chain);
     bin->top--;
     *(uint64_t *)block = 0;
     return block;
@@ -59,14 +59,14 @@ static inline __attribute__((always_inline)) void *alloc_from(struct la_chain *c
     void *block;
 
     if (unlikely(size > TABLE_MAX))
-        return alloc_medium(chain, size);
+        return alloc_medium(size, chain);
     bin = (struct la_bin *)((char *)chain + la_bin_offset[(size + 7) / 8]);
     top = bin->top;
     block = *top;
-    if (unlikely(!block))
-        return alloc_slow(chain, size);
+    if (unlikely(!page_block_is_marked(block)))
+        return alloc_slow(size, chain);
     bin->top = top - 1;
-    /* Takes the mark away, so that the block can be freed again. */
+    /* Takes the mark away: a second entry of the block will not be handed out. */
     *(uint64_t *)block = 0;
     return block;
 }
@@ -144,7 +144,7 @@ static const char *why_not(const struct la_chain *chain, const struct la_page *p
         return (uintptr_t)block == page->start ? NULL : "is not the start of its large block";
     if (!page_is_block_start(page, block))
         return "is not the start of a block";
-    if (*(const uint64_t *)block != la_free_mark)
+    if (!page_block_is_marked(block) && *(const uint64_t *)block != ~la_free_mark)
         return NULL;
     /* The mark may have come by copying freed memory: look. */
     if (chain && (pool_bin_holds(chain, page->size_class, block) || page_block_is_free(page, block)))
@@ -255,14 +255,14 @@ void la_free(void *block)
     struct la_bin *bin;
     void **top;
 
-    if (unlikely(!page) || unlikely(atomic_load_explicit(&page->fast_chain, memory_order_relaxed) != chain) ||
-        unlikely(!page_is_block_start(page, block)) || unlikely(*(uint64_t *)block == la_free_mark)) {
+    if (unlikely(atomic_load_explicit(&page->fast_chain, memory_order_relaxed) != chain) || unlikely(!page_is_block_start(page, block))) {
         free_slow(block);
         return;
     }
     bin = (struct la_bin *)((char *)chain + page->bin_offset);
     top = bin->top;
-    if (unlikely(top == bin->last)) {
+    /* Full, or freed again at once. */
+    if (unlikely(top == bin->last) || unlikely(*top == block)) {
         free_slow(block);
         return;
     }

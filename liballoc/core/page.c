@@ -14,7 +14,7 @@ void page_mark_init(void)
     uint64_t none = 0;
 
     if (__atomic_load_n(&la_free_mark, __ATOMIC_RELAXED) == 0)
-        __atomic_compare_exchange_n(&la_free_mark, &none, os_random() | 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+        __atomic_compare_exchange_n(&la_free_mark, &none, os_random() | 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, uintptr_t start, size_t bytes)
@@ -44,43 +44,66 @@ static COLD void list_is_corrupt(struct la_page *page, const void *block)
     misuse_report(block, "written to after it was freed (its page's list of free blocks is dropped)");
 }
 
-unsigned page_take(struct la_page *page, void **out, unsigned wanted)
+static unsigned take_listed(struct la_page *page, void **out, unsigned wanted)
 {
     unsigned n = 0;
 
     while (n < wanted && page->free_count > 0) {
-        void *block = page->free;
+        uint64_t *block = page->free;
         void *next = *page_link(page, block);
 
-        if (unlikely(page->block_size > 8 && *(uint64_t *)block != la_free_mark)) {
+        if (unlikely(page->block_size > 8 && *block != ~la_free_mark)) {
             list_is_corrupt(page, block);
             break;
         }
+        *block = la_free_mark;
         page->free = next;
         page->free_count--;
         out[n++] = block;
     }
-    if (n < wanted && page->bump < page->capacity) {
-        unsigned fresh = MIN(wanted - n, page->capacity - page->bump);
-        char *block = (char *)page->start + (size_t)page->bump * page->block_size;
+    return n;
+}
 
-        page->bump += fresh;
-        /* Highest first, so that they are handed out in rising order; not touched here. */
-        for (unsigned i = fresh; i-- > 0;)
-            out[n++] = block + (size_t)i * page->block_size;
+/* Blocks that were never handed out. At most a 4 KiB page of them, for marking them touches it. */
+static unsigned take_fresh(struct la_page *page, void **out, unsigned wanted)
+{
+    unsigned n = MIN(MIN(wanted, page->capacity - page->bump), MAX(4096u / page->block_size, 1u));
+    char *first = (char *)page->start + (size_t)page->bump * page->block_size;
+
+    page->bump += n;
+    /* Highest first, so that they are handed out in rising order. */
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t *block = (uint64_t *)(first + (size_t)(n - 1 - i) * page->block_size);
+
+        *block = la_free_mark;
+        out[i] = block;
     }
+    return n;
+}
+
+unsigned page_take(struct la_page *page, void **out, unsigned wanted)
+{
+    unsigned n = take_listed(page, out, wanted);
+
+    if (n == 0 && page->bump < page->capacity)
+        n = take_fresh(page, out, wanted);
     page->used += n;
     return n;
 }
 
-void page_put(struct la_page *page, void *block)
+bool page_put(struct la_page *page, void *block)
 {
+    if (unlikely(!page_block_is_marked(block))) {
+        misuse_report(block, "was freed twice, or written to after it was freed: block of %u bytes", page->block_size);
+        return false;
+    }
     assert(page->used > 0);
-    *(uint64_t *)block = la_free_mark;
+    *(uint64_t *)block = ~la_free_mark;
     *page_link(page, block) = page->free;
     page->free = block;
     page->free_count++;
     page->used--;
+    return true;
 }
 
 bool page_block_is_free(const struct la_page *page, const void *block)

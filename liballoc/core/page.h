@@ -1,9 +1,13 @@
 /*
  * page.h - a page: slices that hold blocks of one class, and its list of free blocks, in band.
  *
- * A free block carries la_free_mark (a secret of the process) in its first word, which tells a block freed
- * twice at the cost of one compare; the link of the page's list is in the second word. Blocks of 8 bytes have no second
- * word: there the link replaces the mark, and a second free is noticed only while the block sits in a bin.
+ * The first word of a free block says where it is: la_free_mark (a secret of the process) in a bin, in a queue or in a
+ * batch, its complement on its page's list; the link of the list is in the second word. A block is handed out only if it
+ * carries the mark, and loses it then: a block that was freed twice, or written to after it was freed, is found out
+ * before it can do harm, when its second entry surfaces. (Reading the mark in free() would find it earlier, at the price of a
+ * cache miss per free of a cold block: measured, that doubles the time of random replacement. Two quick looks at the bin's
+ * youngest entries catch the usual case at once.) Blocks of 8 bytes have no second word: on a list the link replaces
+ * the mark.
  *
  * Is an address the start of a block? With divisor = floor(2^64 / size) + 1, offset * divisor mod 2^64 is below divisor
  * exactly for multiples of size (D. Lemire, O. Kaser, N. Kurz, "Faster remainder by direct computation", 2019);
@@ -35,17 +39,22 @@ static inline bool page_has_free(const struct la_page *page)
     return page->free_count > 0 || page->bump < page->capacity;
 }
 
-/* Choose la_free_mark, once. */
+static inline bool page_block_is_marked(const void *block)
+{
+    return *(const uint64_t *)block == la_free_mark;
+}
+
+/* Choose la_free_mark, once: never 0, as before that, nor 1, as la_no_block. */
 void page_mark_init(void);
 
 /* Make @slices at @start a page of class @c for @chain. */
 void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, uintptr_t start, size_t bytes);
 
-/* Move up to @wanted free blocks to @out, lowest address last; returns how many. */
+/* Move up to @wanted free blocks, marked, to @out, lowest address last; returns how many. */
 unsigned page_take(struct la_page *page, void **out, unsigned wanted);
 
-/* Put one free block back on the page's list. The caller looks after chain->avail and empty pages. */
-void page_put(struct la_page *page, void *block);
+/* Put one marked block back on the page's list; false: it was no free block, reported. The caller looks after chain->avail. */
+bool page_put(struct la_page *page, void *block);
 
 /* The block is on the page's list, or was never handed out: slow, for reports. */
 bool page_block_is_free(const struct la_page *page, const void *block);

@@ -16,6 +16,7 @@
 #include "core/huge.h"
 #include "core/macroblock.h"
 #include "core/meta.h"
+#include "core/misuse.h"
 #include "core/page.h"
 #include "core/region_map.h"
 #include "core/remote_free.h"
@@ -24,8 +25,9 @@
 
 enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32 };
 
-/* The empty stack that all closed bins share: reads NULL, has no room. */
-void *la_closed_stack[1];
+uint64_t la_no_block = 1;    /* no mark: see page_mark_init() */
+/* The empty stack that all closed bins share: has no room. */
+void *la_closed_stack[1] = { &la_no_block };
 
 void pool_bins_close(struct la_bin *bins)
 {
@@ -44,7 +46,7 @@ void pool_bins_open(struct la_chain *chain, void *memory)
 
     chain->rooms = memory;
     for (unsigned c = 0; c < SMALL_CLASSES; c++, stack += FIRST_ROOM + 1) {
-        stack[0] = NULL;
+        stack[0] = &la_no_block;
         chain->rooms[c] = (struct la_bin_room){ .base = stack, .capacity = FIRST_ROOM };
         chain->bins[c] = (struct la_bin){ stack, stack + FIRST_ROOM };
     }
@@ -181,8 +183,8 @@ static void flush(struct la_chain *chain, unsigned c, unsigned n)
     for (unsigned i = 1; i <= n; i++) {
         struct la_page *page = region_page(room->base[i]);
 
-        page_put(page, room->base[i]);
-        page_got_block(chain, page);
+        if (page_put(page, room->base[i]))
+            page_got_block(chain, page);
     }
     memmove(room->base + 1, room->base + 1 + n, (size_t)((bin->top - room->base) - n) * sizeof(void *));
     bin->top -= n;
@@ -246,6 +248,7 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
     }
     c = page->size_class;
     bin = &chain->bins[c];
+    *(uint64_t *)block = la_free_mark;
     if (!chain->rooms) {
         page_put(page, block);
         page_got_block(chain, page);
@@ -257,7 +260,6 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
             flush(chain, c, chain->rooms[c].capacity / 2);
         }
     }
-    *(uint64_t *)block = la_free_mark;
     *++bin->top = block;
 }
 
@@ -286,13 +288,19 @@ static void slow_call(struct la_chain *chain)
         scavenge(chain);
 }
 
+/* The youngest entry that is a free block indeed. */
 static void *pop(struct la_bin *bin)
 {
-    void *block = *bin->top;
+    for (;;) {
+        void *block = *bin->top;
 
-    if (block)
+        if (block == &la_no_block)
+            return NULL;
         bin->top--;
-    return block;
+        if (likely(page_block_is_marked(block)))
+            return block;
+        misuse_report(block, "was freed twice, or written to after it was freed: found before it was handed out again");
+    }
 }
 
 static void *take_small(struct la_chain *chain, unsigned c)

@@ -4,19 +4,19 @@
  * free(p) is given an address and nothing else. Slices of private and shared segments are 64 KiB and aligned to it,
  * so the map has one entry per 64 KiB of the 48 bit address space, in two levels; an entry is the head page of the
  * slice, so that nothing is left to compute. Against a map of 2 MiB macro blocks this saves six instructions
- * of every free; it costs 8 bytes per 64 KiB in use (1/8192), and 512 KiB of .bss that is touched page by page.
+ * of every free; it costs 8 bytes per 64 KiB in use (1/8192), and 1 MiB of .bss that is touched page by page.
  *
  *     address  | 47 ........ 32 | 31 ........ 16 | 15 ... 0 |
  *                     |                 |           ignored
  *                     v                 v
- *     roots[65536] -> leaf: entry[65536] -> struct la_page, or NULL
+ *     root[65536] -> leaf: entry[65536] -> struct la_page, or none
  *                     (512 KiB each, covers 4 GiB, made on first use, never freed)
  *
  * User buffers below 2 MiB start anywhere and may share a window with each other or lie inside a block of another chain. Such a
  * window's entry is a struct window: a page of kind PAGE_WINDOW, which no fast path accepts, followed by what shares it.
  *
- * I1  entry != NULL exactly while a live page or small segment touches the window.
- * I2  A root goes from NULL to a leaf once and never back: readers take no lock.
+ * I1  entry != none exactly while a live page or small segment touches the window.
+ * I2  A root goes from the empty leaf to one of its own once and never back: readers take no lock.
  * I3  Entries are set before the first block of a page is handed out and cleared after its last is freed. Whoever
  *     holds a live block synchronised with its allocator (else it could not know the address), so relaxed loads see the entry.
  * I4  Windows are rebuilt under map_lock between two increments of window_sequence; readers of a window retry when it
@@ -31,7 +31,7 @@
 #include "core/meta.h"
 #include "os/os.h"
 
-_Atomic(struct region_leaf *) la_region_roots[REGION_ROOTS];
+struct region la_region;
 
 /* At most this many small segments share one window of 64 KiB; each has at least LA_CHAIN_MIN_SIZE, so 64/16 + 2 at the edges. */
 enum { WINDOW_MEMBERS = 6 };
@@ -47,25 +47,36 @@ static struct la_lock map_lock = LOCK_INIT(RANK_REGION);
 static _Atomic(unsigned) window_sequence;       /* odd: a window is being changed */
 static struct window *free_windows;
 
+static intptr_t distance(const void *to, const void *from)
+{
+    return (const char *)to - (const char *)from;
+}
+
+static struct region_leaf *leaf_at(intptr_t root)
+{
+    return root ? (struct region_leaf *)((char *)&la_region.empty + root) : NULL;
+}
+
 static struct region_leaf *leaf_of(uintptr_t address)
 {
-    _Atomic(struct region_leaf *) *root = &la_region_roots[address >> REGION_LEAF_SHIFT];
-    struct region_leaf *leaf = atomic_load_explicit(root, memory_order_acquire);
+    _Atomic(intptr_t) *root = &la_region.root[address >> REGION_LEAF_SHIFT];
+    intptr_t seen = atomic_load_explicit(root, memory_order_acquire);
     struct region_leaf *made;
 
-    if (likely(leaf != NULL))
-        return leaf;
+    if (likely(seen != 0))
+        return leaf_at(seen);
     made = os_map(sizeof(*made));
     if (!made)
         return NULL;
     /* Release: publishes the zeroed leaf; two threads may race, one leaf wins. */
-    if (atomic_compare_exchange_strong_explicit(root, &leaf, made, memory_order_acq_rel, memory_order_acquire))
+    if (atomic_compare_exchange_strong_explicit(root, &seen, distance(made, &la_region.empty), memory_order_acq_rel,
+                                                memory_order_acquire))
         return made;
     os_unmap(made, sizeof(*made));
-    return leaf;
+    return leaf_at(seen);
 }
 
-static _Atomic(struct la_page *) *entry_of(uintptr_t address)
+static _Atomic(intptr_t) *entry_of(uintptr_t address)
 {
     struct region_leaf *leaf;
 
@@ -75,19 +86,32 @@ static _Atomic(struct la_page *) *entry_of(uintptr_t address)
     return leaf ? &leaf->entry[(uint16_t)(address >> SLICE_SHIFT)] : NULL;
 }
 
+static struct la_page *entry_get(_Atomic(intptr_t) *entry)
+{
+    intptr_t d = atomic_load_explicit(entry, memory_order_relaxed);
+
+    return d ? (struct la_page *)((char *)&la_region + d) : NULL;
+}
+
+/* Release: whoever finds the page sees its fields. */
+static void entry_put(_Atomic(intptr_t) *entry, const struct la_page *page)
+{
+    atomic_store_explicit(entry, page ? distance(page, &la_region) : 0, memory_order_release);
+}
+
 /* One window's page changes. When small segments lie in the window, it goes below them. */
 static bool set_one(uintptr_t address, struct la_page *page)
 {
-    _Atomic(struct la_page *) *entry = entry_of(address);
+    _Atomic(intptr_t) *entry = entry_of(address);
     struct la_page *old;
 
     if (!entry)
         return page == NULL;
-    old = atomic_load_explicit(entry, memory_order_relaxed);
+    old = entry_get(entry);
     if (unlikely(old && old->kind == PAGE_WINDOW))
         atomic_store_explicit(&((struct window *)old)->under, page, memory_order_release);
     else
-        atomic_store_explicit(entry, page, memory_order_release);
+        entry_put(entry, page);
     return true;
 }
 
@@ -147,7 +171,9 @@ struct la_page *region_page(const void *p)
 {
     struct la_page *page = region_entry(p);
 
-    if (page && page->kind == PAGE_WINDOW)
+    if ((uintptr_t)p >> REGION_ADDRESS_BITS || page == &la_region.none)
+        return NULL;
+    if (page->kind == PAGE_WINDOW)
         return page_in_window((struct window *)page, (uintptr_t)p);
     return page;
 }
@@ -169,13 +195,13 @@ static struct window *window_new(struct la_page *under)
 
 static int window_insert(uintptr_t address, struct la_segment *segment)
 {
-    _Atomic(struct la_page *) *entry = entry_of(address);
+    _Atomic(intptr_t) *entry = entry_of(address);
     struct la_page *old;
     struct window *w;
 
     if (!entry)
         return -ENOMEM;
-    old = atomic_load_explicit(entry, memory_order_relaxed);
+    old = entry_get(entry);
     w = old && old->kind == PAGE_WINDOW ? (struct window *)old : window_new(old);
     if (!w)
         return -ENOMEM;
@@ -187,7 +213,7 @@ static int window_insert(uintptr_t address, struct la_segment *segment)
     for (unsigned i = 0; i < WINDOW_MEMBERS; i++)
         if (!atomic_load_explicit(&w->member[i], memory_order_relaxed)) {
             atomic_store_explicit(&w->member[i], segment, memory_order_release);
-            atomic_store_explicit(entry, &w->page, memory_order_release);
+            entry_put(entry, &w->page);
             return 0;
         }
     return -ENOMEM;
@@ -195,8 +221,8 @@ static int window_insert(uintptr_t address, struct la_segment *segment)
 
 static void window_delete(uintptr_t address, const struct la_segment *segment)
 {
-    _Atomic(struct la_page *) *entry = entry_of(address);
-    struct la_page *old = entry ? atomic_load_explicit(entry, memory_order_relaxed) : NULL;
+    _Atomic(intptr_t) *entry = entry_of(address);
+    struct la_page *old = entry ? entry_get(entry) : NULL;
     struct window *w = (struct window *)old;
     bool empty = true;
 
@@ -209,7 +235,7 @@ static void window_delete(uintptr_t address, const struct la_segment *segment)
             empty = false;
     }
     if (empty) {
-        atomic_store_explicit(entry, atomic_load_explicit(&w->under, memory_order_relaxed), memory_order_release);
+        entry_put(entry, atomic_load_explicit(&w->under, memory_order_relaxed));
         w->next_free = free_windows;
         free_windows = w;
     }

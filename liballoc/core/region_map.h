@@ -10,28 +10,42 @@ enum { REGION_LEAF_SHIFT = 32, REGION_ADDRESS_BITS = 48 };
 #define REGION_ROOTS (1u << (REGION_ADDRESS_BITS - REGION_LEAF_SHIFT))
 #define REGION_LEAF_ENTRIES (1u << (REGION_LEAF_SHIFT - SLICE_SHIFT))
 
+/*
+ * Entries and roots are distances from la_region, so that zeroed memory means "no page" and "the empty leaf", and
+ * the lookup needs no test before it dereferences.
+ */
 struct region_leaf {
-    _Atomic(struct la_page *) entry[REGION_LEAF_ENTRIES];
+    _Atomic(intptr_t) entry[REGION_LEAF_ENTRIES];
 };
 
-extern HIDDEN _Atomic(struct region_leaf *) la_region_roots[REGION_ROOTS];
+struct region {
+    struct la_page none;                        /* distance 0: no fast path accepts it */
+    _Atomic(intptr_t) root[REGION_ROOTS];       /* from here to the leaf, less offsetof(struct region, empty) */
+    struct region_leaf empty;
+};
+
+_Static_assert(REGION_ROOTS == 1 << 16 && REGION_LEAF_ENTRIES == 1 << 16, "both are indexed by a uint16_t");
+
+extern HIDDEN struct region la_region;
 
 /*
- * What is entered for the 64 KiB window around @p: a page, a PAGE_WINDOW, or NULL. For a live block's address the
+ * What is entered for the 64 KiB window around @p: a page, a PAGE_WINDOW, or &la_region.none. For a live block's address the
  * caller got the block from its allocator, which entered the page before: relaxed loads suffice (I3 in region_map.c).
+ * Bits above 47 are not looked at: such an address traps when it is dereferenced.
  */
 static inline struct la_page *region_entry(const void *p)
 {
     uintptr_t address = (uintptr_t)p;
-    uintptr_t root = address >> REGION_LEAF_SHIFT;
-    struct region_leaf *leaf;
+    char *base = (char *)&la_region;
 
-    if (unlikely(root >= REGION_ROOTS))
-        return NULL;
-    leaf = atomic_load_explicit(&la_region_roots[root], memory_order_relaxed);
-    if (unlikely(!leaf))
-        return NULL;
-    return atomic_load_explicit(&leaf->entry[(uint16_t)(address >> SLICE_SHIFT)], memory_order_relaxed);
+    /* By bytes from one register: else the compiler spends four instructions on addresses. */
+    __asm__("" : "+r"(base));
+    char *root = base + (address >> REGION_LEAF_SHIFT & (REGION_ROOTS - 1)) * sizeof(intptr_t);
+    char *leaf = base + atomic_load_explicit((_Atomic(intptr_t) *)(root + offsetof(struct region, root)), memory_order_relaxed);
+    char *entry = leaf + (address >> SLICE_SHIFT & (REGION_LEAF_ENTRIES - 1)) * sizeof(intptr_t);
+
+    return (struct la_page *)(base + atomic_load_explicit((_Atomic(intptr_t) *)(entry + offsetof(struct region, empty)),
+                                                          memory_order_relaxed));
 }
 
 /* The page around @p, also through windows and for slices in the middle of a page; NULL: none. */

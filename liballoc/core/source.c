@@ -401,10 +401,12 @@ static void orphan_page_freed(struct la_source *source, struct la_page *page)
 
 static void orphan_free(struct la_source *source, void *block, struct la_page *page)
 {
-    if (page->kind == PAGE_SMALL)
+    if (page->kind == PAGE_SMALL) {
+        *(uint64_t *)block = la_free_mark;      /* in a queue, the link of an 8 byte block took its place */
         page_put(page, block);
-    else
+    } else {
         page->used = 0;
+    }
     orphan_page_freed(source, page);
 }
 

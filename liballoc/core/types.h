@@ -54,7 +54,7 @@ struct la_segment;
 
 /*
  * The hot end of a size class: a stack of pointers to free blocks.
- *   top:  the youngest entry; below the first entry lies a NULL, so that an empty bin reads NULL
+ *   top:  the youngest entry; below the first entry lies &la_no_block, which carries no mark: an empty bin needs no test of its own
  *   last: the last place; top == last: full
  * Written by the chain's user only.
  */
@@ -65,7 +65,7 @@ struct la_bin {
 
 /* The cold end: where the stack lies, how much it may hold. */
 struct la_bin_room {
-    void **base;            /* holds the NULL; entries follow */
+    void **base;            /* holds &la_no_block; entries follow */
     uint32_t capacity;      /* entries */
     uint32_t refills;       /* since the last flush: a bin that is refilled and flushed in turn grows */
     void **idle_top;        /* top at the last visit of the scavenger */
@@ -228,6 +228,7 @@ extern HIDDEN __thread struct la_chain *la_tls_default;     /* never NULL */
 extern HIDDEN __thread struct la_chain *la_tls_own;         /* NULL before the first allocation */
 extern HIDDEN __thread unsigned la_tls_busy;                /* slow paths running: seen by signal handlers only */
 extern HIDDEN struct la_chain la_chain_none;                /* every bin empty: sends the first call to the slow path */
+extern HIDDEN uint64_t la_no_block;                         /* never the mark: what an empty bin reads */
 extern HIDDEN void *la_closed_stack[1];                     /* what bins without room point to */
 extern HIDDEN uint64_t la_free_mark;                        /* secret in the first word of free blocks, see page.h */
 
