@@ -14,6 +14,7 @@
 /* Order of acquisition: earlier ones first. */
 enum lock_rank {
     RANK_HEAP = 1,      /* list of attached shared heaps */
+    RANK_VSPACE,        /* fixed mappings of this process */
     RANK_THREADS,       /* list of chains, dead chains */
     RANK_CHAIN,         /* a thread-safe chain */
     RANK_GROW,          /* a source asking its owner for memory */

@@ -240,7 +240,7 @@ static NOINLINE void free_slow(void *block)
         return;
     page = region_page(block);
     la_tls_busy++;
-    if (page)
+    if (page && page->kind != PAGE_SHARED)
         free_page_block(page, block);
     else if (!shared_free(block))
         report(NULL, block, foreign_text);
@@ -282,7 +282,7 @@ size_t la_usable_size(const void *block)
 {
     struct la_page *page = block ? region_page(block) : NULL;
 
-    if (!page)
+    if (!page || page->kind == PAGE_SHARED)
         return block ? shared_usable_size(block) : 0;
     if (page->kind == PAGE_SMALL ? !page_is_block_start(page, block) : (uintptr_t)block != page->start)
         return 0;
@@ -326,7 +326,7 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
     /* Stay while at least half of the block is used: programs shrink and grow in turn. */
     if (size <= old && size >= old / 2)
         return block;
-    if (page && size > SMALL_MAX) {
+    if (page && page->kind != PAGE_SHARED && size > SMALL_MAX) {
         int saved = errno;
         moved = resize_in_place(page, block, size);
         errno = saved;

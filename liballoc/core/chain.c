@@ -36,6 +36,7 @@ void chain_init(struct la_chain *chain, enum la_chain_kind kind, struct la_sourc
                                 .lock = LOCK_INIT(RANK_CHAIN) };
     page_mark_init();
     chain->bins = chain->fast;
+    chain->ops = &la_pool_in_band;
     list_init(&chain->all);
     pool_bins_close(chain->fast);
     if (bins_memory)
@@ -212,13 +213,16 @@ void la_chain_name(struct la_chain *chain, const char *name)
 
 /* ---- the slow way in ---- */
 
-struct la_chain *chain_resolve(struct la_chain *chain)
+/* The calling thread's own chain stands in for "none yet". */
+static struct la_chain *resolve(struct la_chain *chain)
 {
-    if (chain->kind == CHAIN_NONE)
-        return thread_own_chain();
-    if (chain->kind == CHAIN_HEAP)
-        return shared_lane_chain(chain);
-    return chain;
+    return chain->kind == CHAIN_NONE ? thread_own_chain() : chain;
+}
+
+/* Memory of these chains must come from one place: there, a signal handler gets nothing rather than something else. */
+static bool has_fixed_memory(const struct la_chain *chain)
+{
+    return chain->kind == CHAIN_HEAP || chain->segment;
 }
 
 /*
@@ -232,12 +236,12 @@ void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
 
     *zeroed = false;
     if (unlikely(la_tls_busy))
-        return size > PTRDIFF_MAX ? NULL : huge_alloc_detached(size);
-    chain = chain_resolve(chain);
+        return size > PTRDIFF_MAX || has_fixed_memory(chain) ? NULL : huge_alloc_detached(size);
+    if (chain->kind == CHAIN_HEAP)
+        return shared_alloc(chain, size, 0);
+    chain = resolve(chain);
     if (!chain)
         return NULL;
-    if (chain->kind == CHAIN_LANE)
-        return shared_alloc(chain, size, 0);
     la_tls_busy++;
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);
@@ -253,12 +257,12 @@ void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
     void *block;
 
     if (unlikely(la_tls_busy))
-        return alignment > 64 || size > PTRDIFF_MAX ? NULL : huge_alloc_detached(size);
-    chain = chain_resolve(chain);
+        return alignment > 64 || size > PTRDIFF_MAX || has_fixed_memory(chain) ? NULL : huge_alloc_detached(size);
+    if (chain->kind == CHAIN_HEAP)
+        return shared_alloc(chain, size, alignment);
+    chain = resolve(chain);
     if (!chain)
         return NULL;
-    if (chain->kind == CHAIN_LANE)
-        return shared_alloc(chain, size, alignment);
     la_tls_busy++;
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);

@@ -14,7 +14,4 @@ void chain_drop_memory(struct la_chain *chain);
 void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed);
 void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size);
 
-/* The chain that serves @chain's requests on this thread: itself, the thread's own for la_chain_none, a lane for a shared heap. */
-struct la_chain *chain_resolve(struct la_chain *chain);
-
 #endif

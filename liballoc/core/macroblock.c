@@ -127,8 +127,6 @@ void slices_give(struct la_chain *chain, struct la_page *page)
     unsigned at = (unsigned)(page - macro_page(m, 0));
 
     assert((m->free_slices & bits_run(at, page->slices)) == 0);
-    if (segment_is_direct(m->segment))
-        region_clear(slice_address(m->segment, page), page->slices);
     atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
     page->kind = PAGE_NONE;
     m->free_slices |= bits_run(at, page->slices);

@@ -78,6 +78,74 @@ bool pool_bin_holds(const struct la_chain *chain, unsigned c, const void *block)
     return false;
 }
 
+/* ---- in band: private memory ---- */
+
+static struct la_page *in_band_page_of(struct la_chain *chain, void *block)
+{
+    (void)chain;
+    return region_page(block);
+}
+
+static bool in_band_hand_out(void *block)
+{
+    if (unlikely(!page_block_is_marked(block))) {
+        misuse_report(block, "was freed twice, or written to after it was freed: found before it was handed out again");
+        return false;
+    }
+    *(uint64_t *)block = 0;
+    return true;
+}
+
+static void in_band_mark(void *block)
+{
+    *(uint64_t *)block = la_free_mark;
+}
+
+static unsigned in_band_take(struct la_chain *chain, struct la_page *page, void **out, unsigned wanted)
+{
+    (void)chain;
+    return page_take(page, out, wanted);
+}
+
+static bool in_band_page_made(struct la_chain *chain, struct la_page *page)
+{
+    struct la_segment *s = page->macro->segment;
+
+    (void)chain;
+    return !segment_is_direct(s) || region_set(slice_address(s, page), page->slices, page);
+}
+
+static void in_band_page_given(struct la_chain *chain, struct la_page *page)
+{
+    struct la_segment *s = page->macro->segment;
+
+    (void)chain;
+    if (segment_is_direct(s))
+        region_clear(slice_address(s, page), page->slices);
+}
+
+static bool in_band_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
+{
+    return source_take_macro(chain->source, chain, c, slices);
+}
+
+static void in_band_give_macro(struct la_chain *chain, struct la_macro *m)
+{
+    source_give_macro(chain->source, chain, m);
+}
+
+static void in_band_slow_call(struct la_chain *chain)
+{
+    pool_drain(chain);
+    remote_flush(chain);
+}
+
+const struct la_pool_ops la_pool_in_band = {
+    .page_of = in_band_page_of, .hand_out = in_band_hand_out, .mark = in_band_mark, .take = in_band_take, .put = page_put,
+    .page_made = in_band_page_made, .page_given = in_band_page_given, .take_macro = in_band_take_macro,
+    .give_macro = in_band_give_macro, .slow_call = in_band_slow_call,
+};
+
 /* ---- pages on chain->avail ---- */
 
 void pool_list_page(struct la_chain *chain, struct la_page *page)
@@ -94,7 +162,7 @@ void pool_list_page(struct la_chain *chain, struct la_page *page)
     page->listed = 1;
 }
 
-static void unlist_page(struct la_chain *chain, struct la_page *page)
+void pool_unlist_page(struct la_chain *chain, struct la_page *page)
 {
     if (!page->listed)
         return;
@@ -109,15 +177,16 @@ static void unlist_page(struct la_chain *chain, struct la_page *page)
 }
 
 /* A page's slices go back; a wholly free macro block too, but for one that is kept against thrashing. */
-static void give_page(struct la_chain *chain, struct la_page *page)
+void pool_give_page(struct la_chain *chain, struct la_page *page)
 {
     struct la_macro *m = page->macro;
 
+    chain->ops->page_given(chain, page);
     slices_give(chain, page);
     if (m->free_slices != m->all_slices || chain->segment)
         return;
     if (m->next || m->prev || chain->by_run[m->run] != m)
-        source_give_macro(chain->source, chain, m);
+        chain->ops->give_macro(chain, m);
 }
 
 static void page_got_block(struct la_chain *chain, struct la_page *page)
@@ -125,8 +194,8 @@ static void page_got_block(struct la_chain *chain, struct la_page *page)
     pool_list_page(chain, page);
     if (page->used > 0 || (chain->avail[page->size_class] == page && !page->next))
         return;
-    unlist_page(chain, page);
-    give_page(chain, page);
+    pool_unlist_page(chain, page);
+    pool_give_page(chain, page);
 }
 
 /* The page leads chain->avail[c] and lies in the region map. */
@@ -139,7 +208,7 @@ static struct la_page *make_page(struct la_chain *chain, unsigned c, unsigned sl
         return NULL;
     s = page->macro->segment;
     page_init_small(page, chain, c, slice_address(s, page), (size_t)slices << s->slice_shift);
-    if (segment_is_direct(s) && !region_set(page->start, slices, page)) {
+    if (!chain->ops->page_made(chain, page)) {
         slices_give(chain, page);
         return NULL;
     }
@@ -157,12 +226,16 @@ static struct la_page *new_page(struct la_chain *chain, unsigned c)
     unsigned slices = page_slices(chain, c);
     struct la_page *page = make_page(chain, c, slices);
 
+    /* Twice: out of band, the first try may have used its slice for state words. */
+    if (!page)
+        page = make_page(chain, c, slices);
     if (page)
         return page;
-    if (source_take_macro(chain->source, chain, c, slices)) {
+    if (chain->ops->take_macro(chain, c, slices)) {
         if (chain->avail[c])
             return chain->avail[c];     /* adopted */
-        page = make_page(chain, c, slices);
+        for (int i = 0; i < 2 && !page; i++)
+            page = make_page(chain, c, slices);
     }
     /* A user buffer that is nearly full may still have room for a shorter page. */
     while (!page && slices > 1 && ((size_t)(slices / 2) << chain->slice_shift) >= class_size(c)) {
@@ -181,9 +254,9 @@ static void flush(struct la_chain *chain, unsigned c, unsigned n)
 
     /* The oldest lie at the bottom. */
     for (unsigned i = 1; i <= n; i++) {
-        struct la_page *page = region_page(room->base[i]);
+        struct la_page *page = chain->ops->page_of(chain, room->base[i]);
 
-        if (page_put(page, room->base[i]))
+        if (chain->ops->put(page, room->base[i]))
             page_got_block(chain, page);
     }
     memmove(room->base + 1, room->base + 1 + n, (size_t)((bin->top - room->base) - n) * sizeof(void *));
@@ -234,7 +307,7 @@ static void free_large(struct la_chain *chain, struct la_page *page)
 {
     chain->large_live--;
     chain->large_bytes -= page->large_size;
-    give_page(chain, page);
+    pool_give_page(chain, page);
 }
 
 void pool_free(struct la_chain *chain, struct la_page *page, void *block)
@@ -248,7 +321,7 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
     }
     c = page->size_class;
     bin = &chain->bins[c];
-    *(uint64_t *)block = la_free_mark;
+    chain->ops->mark(block);
     if (!chain->rooms) {
         page_put(page, block);
         page_got_block(chain, page);
@@ -282,14 +355,13 @@ void pool_drain(struct la_chain *chain)
 
 static void slow_call(struct la_chain *chain)
 {
-    pool_drain(chain);
-    remote_flush(chain);
+    chain->ops->slow_call(chain);
     if (++chain->slow_calls % SCAVENGE_EVERY == 0 && chain->rooms)
         scavenge(chain);
 }
 
 /* The youngest entry that is a free block indeed. */
-static void *pop(struct la_bin *bin)
+static void *pop(struct la_chain *chain, struct la_bin *bin)
 {
     for (;;) {
         void *block = *bin->top;
@@ -297,9 +369,8 @@ static void *pop(struct la_bin *bin)
         if (block == &la_no_block)
             return NULL;
         bin->top--;
-        if (likely(page_block_is_marked(block)))
+        if (likely(chain->ops->hand_out(block)))
             return block;
-        misuse_report(block, "was freed twice, or written to after it was freed: found before it was handed out again");
     }
 }
 
@@ -315,32 +386,36 @@ static void *take_small(struct la_chain *chain, unsigned c)
     if (!page)
         return NULL;
     if (chain->rooms) {
-        n = page_take(page, bin->top + 1, MAX(chain->rooms[c].capacity / 2, 1u));
+        n = chain->ops->take(chain, page, bin->top + 1, MAX(chain->rooms[c].capacity / 2, 1u));
         bin->top += n;
         chain->rooms[c].refills++;
-        block = pop(bin);
+        block = pop(chain, bin);
     } else {
         n = page_take(page, &block, 1);
+        if (n > 0 && !chain->ops->hand_out(block))
+            block = NULL;
     }
     chain->taken += n;
     if (!page_has_free(page))
-        unlist_page(chain, page);
+        pool_unlist_page(chain, page);
     return block;
 }
 
-static void *alloc_small(struct la_chain *chain, unsigned c)
+void *pool_alloc_small(struct la_chain *chain, unsigned c)
 {
-    void *block = pop(&chain->bins[c]);
+    void *block = pop(chain, &chain->bins[c]);
 
     if (!block) {
         slow_call(chain);
-        block = pop(&chain->bins[c]);
+        block = pop(chain, &chain->bins[c]);
     }
-    /* Twice: a page whose list was found corrupt gives nothing. */
-    for (int i = 0; !block && i < 2; i++)
+    /* A page may turn out to have nothing: its list was corrupt, or (out of band) its free blocks were overestimated. */
+    while (!block) {
+        struct la_page *page = chain->avail[c];
         block = take_small(chain, c);
-    if (block)
-        *(uint64_t *)block = 0;
+        if (!block && !page && !chain->avail[c])
+            break;
+    }
     return block;
 }
 
@@ -356,12 +431,12 @@ static size_t macro_limit(const struct la_chain *chain)
     return (size_t)SLICES_PER_MACRO << chain->slice_shift;
 }
 
-static struct la_page *take_slices(struct la_chain *chain, unsigned n)
+static struct la_page *take_slices(struct la_chain *chain, unsigned n, unsigned step)
 {
-    struct la_page *page = slices_take(chain, n, 1);
+    struct la_page *page = slices_take(chain, n, step);
 
-    if (!page && source_take_macro(chain->source, chain, SMALL_CLASSES, n))
-        page = slices_take(chain, n, 1);
+    if (!page && chain->ops->take_macro(chain, SMALL_CLASSES, n))
+        page = slices_take(chain, n, step);
     return page;
 }
 
@@ -373,28 +448,31 @@ static size_t large_colour(struct la_chain *chain, size_t slack)
     return MIN(chain->large_allocated * step % span, slack / 64 * 64);
 }
 
-static void *alloc_large(struct la_chain *chain, size_t size, size_t alignment)
+void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
 {
     size_t slice = (size_t)1 << chain->slice_shift;
     size_t padding = alignment > 64 ? alignment - 1 : 0;
     unsigned n = (unsigned)((size + padding + slice - 1) >> chain->slice_shift);
+    unsigned step = 1;
     struct la_page *page;
     struct la_segment *s;
     uintptr_t base;
     size_t total;
 
     slow_call(chain);
-    /* Slices are aligned to their size where they are 64 KiB: no padding needed. */
-    if (chain->slice_shift == SLICE_SHIFT && alignment <= SLICE_SIZE)
+    /* 64 KiB slices are aligned to their size, and in shared heaps macro blocks to theirs: no padding needed. */
+    if (chain->slice_shift == SLICE_SHIFT && (alignment <= SLICE_SIZE || chain->kind == CHAIN_LANE)) {
         n = (unsigned)((size + slice - 1) >> chain->slice_shift);
-    page = take_slices(chain, n);
+        step = (unsigned)MAX(alignment >> SLICE_SHIFT, (size_t)1);
+    }
+    page = take_slices(chain, n, step);
     if (!page)
         return NULL;
     s = page->macro->segment;
     base = slice_address(s, page);
     total = (size_t)n << chain->slice_shift;
     page->start = align_up(base, alignment);
-    if (alignment <= 64)
+    if (alignment <= 64 && chain->kind != CHAIN_LANE)
         page->start += large_colour(chain, total - size - (page->start - base));
     page->large_size = total - (page->start - base);
     page->kind = PAGE_LARGE;
@@ -404,7 +482,7 @@ static void *alloc_large(struct la_chain *chain, size_t size, size_t alignment)
     page->free_count = page->listed = 0;
     atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
     atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
-    if (segment_is_direct(s) && !region_set(base, n, page)) {
+    if (!chain->ops->page_made(chain, page)) {
         slices_give(chain, page);
         return NULL;
     }
@@ -432,9 +510,9 @@ void *pool_alloc(struct la_chain *chain, size_t size, bool *zeroed)
 {
     *zeroed = false;
     if (size <= small_limit(chain))
-        return alloc_small(chain, class_of(size));
+        return pool_alloc_small(chain, class_of(size));
     if (size <= macro_limit(chain))
-        return alloc_large(chain, size, 16);
+        return pool_alloc_large(chain, size, 16);
     if (size > PTRDIFF_MAX)
         return NULL;
     slow_call(chain);
@@ -448,7 +526,7 @@ static void *alloc_aligned_small(struct la_chain *chain, size_t alignment, size_
         return NULL;
     for (unsigned c = class_of(MAX(size, alignment)); c < SMALL_CLASSES; c++)
         if (class_size(c) % alignment == 0)
-            return alloc_small(chain, c);
+            return pool_alloc_small(chain, c);
     return NULL;
 }
 
@@ -464,7 +542,7 @@ void *pool_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
     if (MAX(size, alignment) <= small_limit(chain))
         block = alloc_aligned_small(chain, alignment, size);
     if (!block && size + alignment <= macro_limit(chain))
-        block = alloc_large(chain, MAX(size, (size_t)1), alignment);
+        block = pool_alloc_large(chain, MAX(size, (size_t)1), alignment);
     if (!block) {
         slow_call(chain);
         block = huge_alloc(chain, size, alignment, &zeroed);
@@ -474,23 +552,22 @@ void *pool_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
 
 void pool_flush_all(struct la_chain *chain)
 {
-    pool_drain(chain);
-    remote_flush(chain);
+    chain->ops->slow_call(chain);
     for (unsigned c = 0; c < SMALL_CLASSES; c++) {
         struct la_page *page;
 
         if (chain->rooms)
             flush(chain, c, pool_bin_count(chain, c));
         page = chain->avail[c];
-        if (page && page->used == 0) {  /* the one kept against thrashing */
-            unlist_page(chain, page);
-            give_page(chain, page);
+        if (page && page->used == 0 && chain->kind != CHAIN_LANE) {  /* the one kept against thrashing */
+            pool_unlist_page(chain, page);
+            pool_give_page(chain, page);
         }
     }
     for (struct la_macro *m = chain->macros, *next; m && !chain->segment; m = next) {
         next = m->chain_next;
         if (m->free_slices == m->all_slices)
-            source_give_macro(chain->source, chain, m);
+            chain->ops->give_macro(chain, m);
     }
 }
 

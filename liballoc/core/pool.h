@@ -8,6 +8,8 @@
 
 #include "core/types.h"
 
+extern HIDDEN const struct la_pool_ops la_pool_in_band;
+
 /* Every bin reads empty and full: no room, nothing to pop. What a chain without bins, or hidden from the fast path, has. */
 void pool_bins_close(struct la_bin *bins);
 /* Give @chain bins in @memory of pool_bins_bytes() bytes. */
@@ -21,14 +23,20 @@ void pool_bins_empty(struct la_chain *chain);
 /* Any size and alignment; NULL: out of memory. *zeroed: the block reads as zero. */
 void *pool_alloc(struct la_chain *chain, size_t size, bool *zeroed);
 void *pool_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size);
+/* The two halves of it: a block of class @c; one of whole slices, not longer than a macro block. */
+void *pool_alloc_small(struct la_chain *chain, unsigned c);
+void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment);
 
 /* A block of one of @chain's own small or large pages. */
 void pool_free(struct la_chain *chain, struct la_page *page, void *block);
 /* Grow or shrink a large block in place. */
 bool pool_resize_large(struct la_chain *chain, struct la_page *page, size_t size);
 
-/* @page has free blocks: on chain->avail (E2). */
+/* @page has free blocks: on chain->avail (E2); or no more. */
 void pool_list_page(struct la_chain *chain, struct la_page *page);
+void pool_unlist_page(struct la_chain *chain, struct la_page *page);
+/* An empty page that is on no list goes back. */
+void pool_give_page(struct la_chain *chain, struct la_page *page);
 
 /* Take the remote free queue in. */
 void pool_drain(struct la_chain *chain);

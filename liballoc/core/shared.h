@@ -6,11 +6,8 @@
 
 #include "core/types.h"
 
-/* The calling thread's lane chain behind the heap's face @chain; NULL: no lane free or out of memory. */
-struct la_chain *shared_lane_chain(struct la_chain *chain);
-
-/* A block for a lane chain; @alignment 0: the usual. */
-void *shared_alloc(struct la_chain *lane, size_t size, size_t alignment);
+/* A block of the heap behind the face @chain (CHAIN_HEAP), by the calling thread's lane; @alignment 0: the usual. */
+void *shared_alloc(struct la_chain *chain, size_t size, size_t alignment);
 
 /* Free @block if it lies in a shared heap; false: it does not. Reports misuse itself. */
 bool shared_free(void *block);

@@ -162,11 +162,30 @@ enum la_chain_kind {
 };
 
 /*
+ * Where a page's free blocks are listed: in band (links inside them: pool.c) or out of band (state words in a shared heap:
+ * shared_pool.c). The one thing in which the two kinds of memory differ (R1); called on slow paths only.
+ */
+struct la_pool_ops {
+    struct la_page *(*page_of)(struct la_chain *chain, void *block);
+    /* @block leaves the bin for a user; false: it is no free block (reported), take another. */
+    bool (*hand_out)(void *block);
+    void (*mark)(void *block);          /* @block enters the bin */
+    unsigned (*take)(struct la_chain *chain, struct la_page *page, void **out, unsigned wanted);
+    bool (*put)(struct la_page *page, void *block);
+    bool (*page_made)(struct la_chain *chain, struct la_page *page);    /* it has blocks from now on; false: cannot be */
+    void (*page_given)(struct la_chain *chain, struct la_page *page);   /* before its slices are free */
+    bool (*take_macro)(struct la_chain *chain, unsigned c, unsigned slices);
+    void (*give_macro)(struct la_chain *chain, struct la_macro *m);
+    void (*slow_call)(struct la_chain *chain);      /* frees of others are taken in */
+};
+
+/*
  * An allocation chain. Everything is written by its user (one thread, or whoever holds the lock of a thread-safe
  * chain), except remote and the fields said otherwise.
  */
 struct la_chain {
     struct la_bin fast[SMALL_CLASSES];  /* first: the size table holds offsets into it */
+    const struct la_pool_ops *ops;
     struct la_bin *bins;                /* fast, or for chains that the fast path must not serve: hidden */
     struct la_bin_room *rooms;          /* NULL: no bins, every block comes from its page */
     struct la_page *avail[SMALL_CLASSES];       /* E2 */

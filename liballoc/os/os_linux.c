@@ -22,7 +22,8 @@ size_t os_page_size(void)
 void *os_map(size_t size)
 {
     int saved = errno;
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* Not MAP_NORESERVE: a request that the machine can never fill is to fail here, not at the OOM killer's hands. */
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     errno = saved;
     return p == MAP_FAILED ? NULL : p;

@@ -1,0 +1,185 @@
+/*
+ * recover.c - what a dead process held is free again (R12).
+ *
+ * The caller holds the certificate byte of the process slot: the process is gone, and nobody else recovers it. Every step can be done
+ * again from the start, so a recoverer may die as well:
+ *   1  finish or undo the intent of each of its lanes
+ *   2  free every block whose word names one of its lanes; tell the owners of the pages
+ *   3  its macro blocks become abandoned: whoever needs memory adopts them
+ *   4  its lanes, then its process slot are free
+ * Step 1 must come first: a bundle that was published must not be freed in step 2, as the bundle's record is HELD too.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "core/page.h"
+#include "core/shared_heap.h"
+#include "core/size_class.h"
+#include "os/certificate.h"
+
+struct dead {
+    struct la_heap *heap;
+    unsigned slot;
+    struct la_obituary *obituary;
+};
+
+static bool lane_is_dead(const struct dead *dead, unsigned number)
+{
+    return number > 0 && number < HEAP_LANES &&
+           (uint32_t)atomic_load_explicit(&dead->heap->lane_table[number].owner, memory_order_relaxed) == dead->slot + 1;
+}
+
+static void count_freed(const struct dead *dead, size_t bytes)
+{
+    dead->obituary->blocks++;
+    dead->obituary->bytes += bytes;
+}
+
+/* Free one block if a dead lane has it. */
+static void reclaim_word(const struct dead *dead, struct block_ref *ref)
+{
+    word_t w = atomic_load_explicit(ref->word, memory_order_relaxed);
+    enum word_state state = word_state(w, ref->epoch);
+
+    if ((state != WORD_HELD && state != WORD_IN_DOUBT) || !lane_is_dead(dead, word_lane(w)))
+        return;
+    if (block_release(ref, w)) {
+        count_freed(dead, ref->size);
+        block_hint(ref);
+    }
+}
+
+static void reclaim_small(const struct dead *dead, uint32_t macro, unsigned slice, slice_t page)
+{
+    struct la_heap *heap = dead->heap;
+    char *start = heap->payload + (size_t)macro * MACRO_SIZE + slice * SLICE_SIZE;
+    size_t size = slice_class(page) < SMALL_CLASSES ? class_size(slice_class(page)) : SIZE_MAX;
+    size_t capacity = slice_count(page) * SLICE_SIZE / size;
+    struct block_ref ref;
+
+    if (!block_find(heap, start, &ref)) {
+        heap_quarantine(heap, "a page word makes no sense");
+        return;
+    }
+    for (size_t i = 0; i < capacity; i++, ref.word++, ref.start += size)
+        reclaim_word(dead, &ref);
+}
+
+static void reclaim_pages(const struct dead *dead, uint32_t macro)
+{
+    struct la_heap *heap = dead->heap;
+
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
+        slice_t page = atomic_load_explicit(&heap->slices[(size_t)macro * SLICES_PER_MACRO + i].page, memory_order_acquire);
+        struct block_ref ref;
+
+        if (slice_kind(page) == SLICE_SMALL)
+            reclaim_small(dead, macro, i, page);
+        else if (slice_kind(page) == SLICE_LARGE &&
+                 block_find(heap, heap->payload + (size_t)macro * MACRO_SIZE + i * SLICE_SIZE, &ref))
+            reclaim_word(dead, &ref);
+    }
+}
+
+/* A block of several macro blocks that a dead lane held, allocated half or was taking apart. */
+static void reclaim_run(const struct dead *dead, uint32_t macro, uint64_t owner)
+{
+    struct block_ref ref;
+    word_t w;
+
+    if (owner_head(owner) != macro || !block_find(dead->heap, dead->heap->payload + (size_t)macro * MACRO_SIZE, &ref))
+        return;
+    w = atomic_load_explicit(ref.word, memory_order_acquire);
+    if (word_state(w, ref.epoch) == WORD_FREE || word_state(w, ref.epoch) == WORD_HEAP || !lane_is_dead(dead, word_lane(w)))
+        return;
+    count_freed(dead, ref.size);
+    heap_dismantle_run(&ref, word_lane(w));
+}
+
+static void set_owner(struct la_heap *heap, uint32_t macro, uint64_t owner)
+{
+    atomic_store_explicit(&heap->macros[macro].owner, owner, memory_order_release);
+}
+
+static void free_blocks(const struct dead *dead)
+{
+    struct la_heap *heap = dead->heap;
+    uint32_t rows = MIN(atomic_load(&heap->header->rows), heap->macro_count);
+
+    for (uint32_t i = 0; i < rows; i++) {
+        uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
+
+        if (owner_state(owner) == OWNER_LANE || owner_state(owner) == OWNER_ABANDONED)
+            reclaim_pages(dead, i);
+        else if (owner_state(owner) == OWNER_RUN)
+            reclaim_run(dead, i, owner);
+    }
+    for (uint32_t i = 0; i < rows; i++) {
+        uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
+
+        if (!lane_is_dead(dead, owner_lane(owner)))
+            continue;
+        if (owner_state(owner) == OWNER_CLAIMING) {
+            set_owner(heap, i, owner_make(OWNER_NONE, 0));
+        } else if (owner_state(owner) == OWNER_LANE) {
+            set_owner(heap, i, owner_make(OWNER_ABANDONED, 0));
+            atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_relaxed);
+        }
+    }
+}
+
+void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary)
+{
+    struct heap_process *process = &heap->processes[slot];
+    struct dead dead = { heap, slot, obituary };
+    uint64_t state = atomic_load(&process->state);
+
+    *obituary = (struct la_obituary){ .slot = slot, .pid = atomic_load(&process->pid) };
+    memcpy(obituary->command, process->command, sizeof(obituary->command));
+    obituary->command[sizeof(obituary->command) - 1] = '\0';
+    for (unsigned i = 1; i < HEAP_LANES; i++)
+        if (lane_is_dead(&dead, i)) {
+            obituary->lanes++;
+            lane_resolve_intent(heap, &heap->lane_table[i], i, obituary);
+        }
+    if (obituary->lanes)
+        free_blocks(&dead);
+    for (unsigned i = 1; i < HEAP_LANES; i++) {
+        struct heap_lane *lane = &heap->lane_table[i];
+
+        if (!lane_is_dead(&dead, i))
+            continue;
+        atomic_store(&lane->owner, atomic_load(&lane->owner) >> 32 << 32);
+    }
+    atomic_fetch_add(&heap->header->recovered_blocks, obituary->blocks);
+    atomic_fetch_add(&heap->header->recovered_bytes, obituary->bytes);
+    if (slot != heap->process)
+        atomic_fetch_add(&heap->header->recovered_processes, 1);
+    atomic_store(&process->state, state >> 32 << 32 | PROCESS_FREE);
+}
+
+int la_heap_recover(struct la_heap *heap, void (*each)(void *user, const struct la_obituary *), void *user)
+{
+    int found = 0;
+
+    /* Threads of one process share the description that locks the bytes: they take turns. */
+    lock_take(&heap->recovering);
+    for (unsigned i = 0; i < LA_HEAP_MAX_PROCESSES; i++) {
+        struct la_obituary obituary;
+
+        if (i == heap->process || (uint32_t)atomic_load(&heap->processes[i].state) == PROCESS_FREE ||
+            certificate_hold(heap->fd, i) < 0)
+            continue;
+        /* The byte is ours now; look again, somebody may have been faster. */
+        if ((uint32_t)atomic_load(&heap->processes[i].state) != PROCESS_FREE) {
+            heap_recover_process(heap, i, &obituary);
+            found++;
+            if (each)
+                each(user, &obituary);
+        }
+        certificate_release(heap->fd, i);
+    }
+    lock_give(&heap->recovering);
+    return found;
+}

@@ -1,0 +1,649 @@
+/*
+ * shared_heap.c - format, attach, detach; lanes for threads; fork.
+ *
+ * Attaching: map the file at the address in its header, take the certificate byte of a process slot (which also says that its last
+ * owner is dead: what it left is recovered first), and enter the heap in the table. Everything else is done on demand.
+ *
+ * The certificate (R12) is an open-file-description lock on one byte of the file, held through a description that only this process
+ * has and through which it maps: the kernel drops it when the last descriptor and mapping are gone.
+ *
+ * Fork: the mapping is MADV_DONTFORK and the child closes the descriptor, so that a child neither acts as its parent nor keeps
+ * the parent's certificate alive. The heap is not attached in the child.
+ *
+ * Locking: table_lock for the table of heaps; heap->lock for its lanes. heaps[] is read without a lock by free().
+ */
+#include "core/shared_heap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <liballoc/default.h>
+#include <liballoc/vspace.h>
+
+#include <liballoc/error.h>
+
+#include "base/error.h"
+#include "base/fmt.h"
+#include "core/chain.h"
+#include "core/meta.h"
+#include "core/region_map.h"
+#include "core/source.h"
+#include "core/thread.h"
+#include "os/certificate.h"
+#include "os/os.h"
+#include "os/vspace.h"
+
+static struct la_lock table_lock = LOCK_INIT(RANK_HEAP);
+static _Atomic(struct la_heap *) heaps[MAX_HEAPS];
+static uint32_t next_serial;
+
+/* Which lane the thread has in each heap of the table; the serial tells lanes of a heap that was detached. */
+static __thread struct {
+    struct lane *lane;
+    uint32_t serial;
+} tls_lanes[MAX_HEAPS];
+
+/* ---- geometry and format ---- */
+
+bool heap_geometry(uint64_t size, struct heap_header *h)
+{
+    uint64_t at = align_up(sizeof(*h), 4096);
+    uint64_t macros = size / MACRO_SIZE;
+
+    if (size < LA_HEAP_MIN_SIZE || size > (uint64_t)1 << 46)
+        return false;
+    h->size = size;
+    h->processes_at = at;
+    at += LA_HEAP_MAX_PROCESSES * sizeof(struct heap_process);
+    h->lanes_at = at;
+    at += HEAP_LANES * sizeof(struct heap_lane);
+    h->roots_at = at;
+    at = align_up(at + LA_HEAP_MAX_ROOTS * sizeof(struct heap_root), 4096);
+    h->macros_at = at;
+    at = align_up(at + macros * sizeof(struct heap_macro), 4096);
+    h->slices_at = at;
+    at += macros * SLICES_PER_MACRO * sizeof(struct heap_slice);
+    h->payload_at = align_up(at, MACRO_SIZE);
+    h->macro_count = (uint32_t)((size - h->payload_at) / MACRO_SIZE);
+    return h->payload_at + 2 * MACRO_SIZE <= size;
+}
+
+static bool name_is_valid(const char *name)
+{
+    size_t length = name ? strlen(name) : 0;
+
+    if (length == 0 || length > LA_HEAP_NAME_MAX || name[0] == '.' || name[0] == '-')
+        return false;
+    return strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
+}
+
+int heap_check_name(const char *name)
+{
+    if (!name_is_valid(name))
+        return la_fail(-EINVAL, "name \"%.*s\": use 1 to %d of A-Z a-z 0-9 . _ -, the first no . or -", 80, name ? name : "(null)",
+                       LA_HEAP_NAME_MAX);
+    return 0;
+}
+
+int la_heap_format(int fd, size_t size, uintptr_t address, const char *name)
+{
+    struct heap_header h = { .layout_version = HEAP_LAYOUT_VERSION, .word_bits = 64, .layout_hash = HEAP_LAYOUT_HASH,
+                             .address = address, .id = os_random() };
+    uint64_t magic = HEAP_MAGIC;
+    int r = heap_check_name(name);
+
+    if (r < 0)
+        return r;
+    size = align_up(size, MACRO_SIZE);
+    if (!heap_geometry(size, &h))
+        return la_fail(-EINVAL, "a heap of %zu bytes: at least %zu are needed", size, LA_HEAP_MIN_SIZE);
+    if (address == 0 || address % LA_VSPACE_GRANULE)
+        return la_fail(-EINVAL, "heap address %#lx is no multiple of 2 MiB: get it from la_vspace_claim()", address);
+    strcpy(h.name, name);
+    if (ftruncate(fd, (off_t)size) < 0)
+        return la_fail(-errno, "cannot make the heap's file %zu bytes long (errno %d)", size, errno);
+    /* Whatever is touched without a claim is committed here: a full /dev/shm is an error now, not SIGBUS later. */
+    if (fallocate(fd, 0, 0, (off_t)h.macros_at) < 0)
+        return la_fail(-errno, "cannot commit %lu bytes for the heap's header (errno %d): is /dev/shm full?", h.macros_at, errno);
+    if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h) || pwrite(fd, &magic, sizeof(magic), 0) != sizeof(magic))
+        return la_fail(-EIO, "cannot write the heap's header (errno %d)", errno);
+    return 0;
+}
+
+/* ---- attach ---- */
+
+static int read_header(int fd, struct heap_header *h)
+{
+    struct heap_header expected = { 0 };
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return la_fail(-errno, "cannot look at the heap's file (errno %d)", errno);
+    if (pread(fd, h, sizeof(*h), 0) != sizeof(*h) || h->magic != HEAP_MAGIC)
+        return la_fail(-EINVAL, "the file is no shared heap: its first bytes are not a heap's");
+    if (h->layout_version != HEAP_LAYOUT_VERSION || h->layout_hash != HEAP_LAYOUT_HASH || h->word_bits != 64)
+        return la_fail(-EPROTO, "heap %.*s has layout version %u (hash %#lx), this library needs %u (%#lx): use the same version of "
+                                "liballoc in all processes", LA_HEAP_NAME_MAX, h->name, h->layout_version, h->layout_hash,
+                       (unsigned)HEAP_LAYOUT_VERSION, HEAP_LAYOUT_HASH);
+    if ((uint64_t)st.st_size != h->size)
+        return la_fail(-EINVAL, "heap %.*s is truncated: %ld of %lu bytes", LA_HEAP_NAME_MAX, h->name, (long)st.st_size, h->size);
+    if (!heap_geometry(h->size, &expected) || h->payload_at != expected.payload_at || h->lanes_at != expected.lanes_at ||
+        h->processes_at != expected.processes_at || h->roots_at != expected.roots_at || h->macros_at != expected.macros_at ||
+        h->slices_at != expected.slices_at || h->macro_count != expected.macro_count || memchr(h->name, 0, sizeof(h->name)) == NULL)
+        return la_fail(-EINVAL, "the heap's header contradicts itself: the file is damaged");
+    return 0;
+}
+
+static void set_pointers(struct la_heap *heap, const struct heap_header *h)
+{
+    heap->base = (char *)(uintptr_t)h->address;
+    heap->size = h->size;
+    heap->header = (struct heap_header *)heap->base;
+    heap->processes = (struct heap_process *)(heap->base + h->processes_at);
+    heap->lane_table = (struct heap_lane *)(heap->base + h->lanes_at);
+    heap->roots = (struct heap_root *)(heap->base + h->roots_at);
+    heap->macros = (struct heap_macro *)(heap->base + h->macros_at);
+    heap->slices = (struct heap_slice *)(heap->base + h->slices_at);
+    heap->payload = heap->base + h->payload_at;
+    heap->macro_count = h->macro_count;
+}
+
+/* Descriptors for every macro block and slice: address space, touched as macro blocks become ours. */
+static bool make_view(struct la_heap *heap)
+{
+    size_t macros = heap->macro_count * sizeof(struct la_macro), slices = (size_t)heap->macro_count * SLICES_PER_MACRO;
+
+    macros = align_up(macros, 4096);
+    heap->view_size = macros + slices * sizeof(struct la_page);
+    heap->view = os_map(heap->view_size);
+    if (!heap->view)
+        return false;
+    heap->segment = (struct la_segment){ .base = (uintptr_t)heap->base, .size = heap->size, .first = (uintptr_t)heap->payload,
+        .usable = heap->macro_count * MACRO_SIZE, .slice_shift = SLICE_SHIFT, .slice_count = (uint32_t)slices,
+        .macro_count = heap->macro_count, .macros = heap->view, .pages = (struct la_page *)((char *)heap->view + macros) };
+    return true;
+}
+
+static void make_faces(struct la_heap *heap)
+{
+    for (int policy = LA_KEEP; policy <= LA_HELD; policy++) {
+        struct la_chain *face = &heap->face[policy];
+
+        chain_init(face, CHAIN_HEAP, &la_default_source, NULL);
+        face->policy = (uint8_t)policy;
+        face->owner_data = heap;
+        la_format(face->name, sizeof(face->name), "%s", heap->header->name);
+    }
+    heap->page.kind = PAGE_SHARED;
+}
+
+static void name_process(struct heap_process *process)
+{
+    CLEANUP(close_fd) int fd = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, process->command, sizeof(process->command) - 1);
+
+    process->command[n > 0 ? n - (process->command[n - 1] == '\n') : 0] = '\0';
+    atomic_store(&process->pid, (int32_t)getpid());
+}
+
+/* Take a slot by its certificate byte. Whoever gets the byte knows that nobody else lives in the slot. */
+static int take_process_slot(struct la_heap *heap)
+{
+    for (unsigned i = 0; i < LA_HEAP_MAX_PROCESSES; i++) {
+        struct heap_process *process = &heap->processes[i];
+        uint64_t state;
+
+        /* Reading first spares a system call per living process; a stale value only makes us try another slot. */
+        if (certificate_hold(heap->fd, i) < 0)
+            continue;
+        state = atomic_load(&process->state);
+        if ((state & UINT32_MAX) != PROCESS_FREE) {
+            struct la_obituary obituary;
+
+            if (heap->flags & LA_HEAP_NO_RECOVER) {
+                certificate_release(heap->fd, i);
+                continue;
+            }
+            heap_recover_process(heap, i, &obituary);
+            state = atomic_load(&process->state);
+        }
+        heap->process = i;
+        name_process(process);
+        atomic_store(&process->state, ((state >> 32) + 1) << 32 | PROCESS_ATTACHED);
+        return 0;
+    }
+    return la_fail(-EUSERS, "heap %s: all %d process slots are in use", heap->header->name, LA_HEAP_MAX_PROCESSES);
+}
+
+static int find_place(const struct stat *st, unsigned *ret)
+{
+    *ret = MAX_HEAPS;
+    for (unsigned i = 0; i < MAX_HEAPS; i++) {
+        struct la_heap *heap = atomic_load(&heaps[i]);
+
+        if (!heap)
+            *ret = MIN(*ret, i);
+        else if (heap->device == st->st_dev && heap->inode == st->st_ino)
+            return la_fail(-EALREADY, "heap %s is attached in this process already: use that one", heap->header->name);
+    }
+    if (*ret == MAX_HEAPS)
+        return la_fail(-EMFILE, "%d heaps are attached: detach one first", MAX_HEAPS);
+    return 0;
+}
+
+static void free_heap(struct la_heap *heap)
+{
+    if (heap->view)
+        os_unmap(heap->view, heap->view_size);
+    if (heap->base)
+        la_munmap((uintptr_t)heap->base, heap->size);
+    close_fd(&heap->fd);
+    la_meta_free(heap, sizeof(*heap));
+}
+
+static int map_heap(struct la_heap *heap, const struct heap_header *h)
+{
+    int r = la_mmap(h->address, h->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, heap->fd, 0);
+
+    if (r < 0)
+        return r;
+    set_pointers(heap, h);
+    madvise(heap->base, heap->size, MADV_DONTFORK);
+    madvise(heap->base, heap->size, MADV_DONTDUMP);
+    if (!make_view(heap))
+        return la_fail(-ENOMEM, "no address space for the view of heap %s", h->name);
+    make_faces(heap);
+    return 0;
+}
+
+static int attach_locked(int fd, unsigned flags, struct la_heap **ret)
+{
+    struct heap_header h;
+    struct stat st;
+    struct la_heap *heap;
+    unsigned place;
+    int r;
+
+    if (fstat(fd, &st) < 0 || (r = find_place(&st, &place)) < 0 || (r = read_header(fd, &h)) < 0) {
+        close(fd);
+        return la_last_error_code();
+    }
+    heap = la_meta_alloc(sizeof(*heap));
+    if (!heap) {
+        close(fd);
+        return la_fail(-ENOMEM, "no memory to attach heap %s", h.name);
+    }
+    *heap = (struct la_heap){ .fd = fd, .flags = flags, .index = place, .serial = ++next_serial, .device = st.st_dev,
+                              .inode = st.st_ino, .lock = LOCK_INIT(RANK_THREADS),
+                              .recovering = LOCK_INIT(RANK_HEAP) };
+    r = map_heap(heap, &h);
+    if (r == 0)
+        r = take_process_slot(heap);
+    if (r < 0) {
+        free_heap(heap);
+        return r;
+    }
+    atomic_store(&heaps[place], heap);
+    *ret = heap;
+    return 0;
+}
+
+static const struct thread_hooks heap_hooks;
+
+int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
+{
+    int r;
+
+    if (flags & ~(unsigned)(LA_HEAP_FORK_ALLOW | LA_HEAP_NO_RECOVER)) {
+        close(fd);
+        return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
+    }
+    thread_set_hooks(&heap_hooks);
+    lock_take(&table_lock);
+    r = attach_locked(fd, flags, ret);
+    lock_give(&table_lock);
+    return r;
+}
+
+/* ---- looking up ---- */
+
+struct la_heap *heap_around(const void *address)
+{
+    struct la_page *page = region_page(address);
+
+    if (page && page->kind == PAGE_SHARED)
+        return container_of(page, struct la_heap, page);
+    for (unsigned i = 0; i < MAX_HEAPS; i++) {
+        struct la_heap *heap = atomic_load_explicit(&heaps[i], memory_order_acquire);
+
+        if (heap && (uintptr_t)address - (uintptr_t)heap->base < heap->size) {
+            /* From now on two loads find it. */
+            region_set(align_down((uintptr_t)address, SLICE_SIZE), 1, &heap->page);
+            return heap;
+        }
+    }
+    return NULL;
+}
+
+bool heap_link_is_valid(const struct la_heap *heap, const void *link)
+{
+    const char *p = link;
+
+    if ((uintptr_t)p % sizeof(void *))
+        return false;
+    return heap_contains(heap, p) ||
+           (p >= (const char *)heap->roots && p < (const char *)(heap->roots + LA_HEAP_MAX_ROOTS));
+}
+
+void heap_quarantine(struct la_heap *heap, const char *what)
+{
+    atomic_store(&heap->header->quarantined, 1);
+    la_fail(-EUCLEAN, "heap %s is quarantined: %s", heap->header->name, what);
+}
+
+struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy)
+{
+    return &heap->face[policy == LA_HELD];
+}
+
+void *la_heap_alloc(struct la_heap *heap, size_t size)
+{
+    return la_chain_alloc(&heap->face[LA_KEEP], size);
+}
+
+void *la_heap_hold(struct la_heap *heap, size_t size)
+{
+    return la_chain_alloc(&heap->face[LA_HELD], size);
+}
+
+/* ---- lanes ---- */
+
+static struct lane *new_lane(struct la_heap *heap)
+{
+    size_t size = sizeof(struct lane) + pool_bins_bytes();
+    struct lane *lane = la_meta_alloc(size);
+
+    if (!lane)
+        return NULL;
+    for (unsigned i = 1; i < HEAP_LANES; i++) {
+        struct heap_lane *entry = &heap->lane_table[i];
+        uint64_t free = atomic_load_explicit(&entry->owner, memory_order_relaxed);
+
+        if ((free & UINT32_MAX) != 0)
+            continue;
+        lane->incarnation = (uint32_t)(free >> 32) + 1;
+        if (!atomic_compare_exchange_strong(&entry->owner, &free, (uint64_t)lane->incarnation << 32 | (heap->process + 1)))
+            continue;
+        lane->heap = heap;
+        lane->number = i;
+        chain_init(&lane->chain, CHAIN_LANE, &la_default_source, NULL);
+        lane->chain.ops = &lane_pool_ops;
+        lane->chain.owner_data = lane;
+        lane->chain.bins = lane->hidden;
+        pool_bins_open(&lane->chain, lane->bins);
+        return lane;
+    }
+    la_meta_free(lane, size);
+    la_fail(-EUSERS, "heap %s: all %d lanes are in use; a thread gives its lane back when it ends", heap->header->name, LA_HEAP_MAX_LANES);
+    return NULL;
+}
+
+static struct lane *idle_lane(struct la_heap *heap)
+{
+    struct lane *lane = heap->lanes;
+
+    while (lane && !lane->idle)
+        lane = lane->next;
+    return lane;
+}
+
+static NOINLINE struct lane *lend_lane(struct la_heap *heap)
+{
+    struct lane *lane;
+
+    lock_take(&heap->lock);
+    lane = idle_lane(heap);
+    if (!lane) {
+        lane = new_lane(heap);
+        if (lane) {
+            lane->next = heap->lanes;
+            heap->lanes = lane;
+        }
+    }
+    if (lane)
+        lane->idle = false;
+    lock_give(&heap->lock);
+    if (!lane)
+        return NULL;
+    tls_lanes[heap->index].lane = lane;
+    tls_lanes[heap->index].serial = heap->serial;
+    thread_watch_end();
+    return lane;
+}
+
+struct lane *heap_lane_if_any(struct la_heap *heap)
+{
+    return tls_lanes[heap->index].serial == heap->serial ? tls_lanes[heap->index].lane : NULL;
+}
+
+struct lane *heap_lane(struct la_heap *heap)
+{
+    struct lane *lane = heap_lane_if_any(heap);
+
+    return likely(lane != NULL) ? lane : lend_lane(heap);
+}
+
+/* The thread's lanes go back to their heaps, with their pages, for the next thread of the process. */
+static void thread_ends(void)
+{
+    for (unsigned i = 0; i < MAX_HEAPS; i++) {
+        struct la_heap *heap = atomic_load(&heaps[i]);
+        struct lane *lane = heap ? heap_lane_if_any(heap) : NULL;
+
+        if (!lane)
+            continue;
+        if (lane->bundle)
+            la_bundle_abort(lane->bundle);
+        lock_take(&heap->lock);
+        lane->idle = true;
+        lock_give(&heap->lock);
+        tls_lanes[i].lane = NULL;
+    }
+}
+
+/* ---- detach ---- */
+
+static void forget(struct la_heap *heap)
+{
+    atomic_store(&heaps[heap->index], NULL);
+    for (uint32_t i = 0; i < heap->macro_count; i++)
+        for (unsigned s = 0; s < SLICES_PER_MACRO; s++) {
+            uintptr_t address = (uintptr_t)heap->payload + i * MACRO_SIZE + s * SLICE_SIZE;
+            if (region_entry((void *)address) == &heap->page)
+                region_clear(address, 1);
+        }
+    for (struct lane *lane = heap->lanes, *next; lane; lane = next) {
+        next = lane->next;
+        pool_bins_release(&lane->chain);
+        la_meta_free(lane, sizeof(*lane) + pool_bins_bytes());
+    }
+}
+
+int la_heap_detach(struct la_heap *heap)
+{
+    struct la_obituary obituary;
+
+    if (!heap)
+        return 0;
+    for (int i = 0; i < 2; i++)
+        if (atomic_load(&heap->face[i].default_users) > 0)
+            return la_fail(-EBUSY, "heap %s is the default chain of a thread: put the previous one back first", heap->header->name);
+    lock_take(&table_lock);
+    /* The same as at our death; the certificate is still ours, so nobody else does it. */
+    heap_recover_process(heap, heap->process, &obituary);
+    forget(heap);
+    free_heap(heap);
+    lock_give(&table_lock);
+    return 0;
+}
+
+/* ---- fork ---- */
+
+static void fork_prepare(void)
+{
+    lock_take(&table_lock);
+    vspace_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+    vspace_fork_done(false);
+    lock_give(&table_lock);
+}
+
+/* The mappings are not in the child (MADV_DONTFORK): close our copies of the certificates and put the reservation back. */
+static void fork_child(void)
+{
+    vspace_fork_done(true);
+    lock_reset(&table_lock);
+    if (la_tls_default->kind == CHAIN_HEAP)
+        la_tls_default = la_tls_own ? la_tls_own : &la_chain_none;
+    memset(tls_lanes, 0, sizeof(tls_lanes));
+    for (unsigned i = 0; i < MAX_HEAPS; i++) {
+        struct la_heap *heap = atomic_load(&heaps[i]);
+
+        if (!heap)
+            continue;
+        lock_reset(&heap->lock);
+        forget(heap);
+        free_heap(heap);
+    }
+}
+
+static const struct thread_hooks heap_hooks = {
+    .thread_ends = thread_ends, .fork_prepare = fork_prepare, .fork_parent = fork_parent, .fork_child = fork_child,
+};
+
+/* ---- information ---- */
+
+/* A slot's owner is alive: it is us, or its byte is locked by another description. */
+bool heap_process_is_alive(struct la_heap *heap, unsigned slot)
+{
+    return slot == heap->process || certificate_is_held(heap->fd, slot) > 0;
+}
+
+static uint32_t count_lanes(struct la_heap *heap, int64_t process)
+{
+    uint32_t n = 0;
+
+    for (unsigned i = 1; i < HEAP_LANES; i++) {
+        uint32_t owner = (uint32_t)atomic_load_explicit(&heap->lane_table[i].owner, memory_order_relaxed);
+        n += owner != 0 && (process < 0 || owner == process + 1);
+    }
+    return n;
+}
+
+int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t max)
+{
+    size_t n = 0;
+
+    for (unsigned i = 0; i < LA_HEAP_MAX_PROCESSES; i++) {
+        struct heap_process *process = &heap->processes[i];
+
+        if ((uint32_t)atomic_load(&process->state) == PROCESS_FREE)
+            continue;
+        if (n < max) {
+            ret[n] = (struct la_heap_process){ .slot = i, .pid = atomic_load(&process->pid), .lanes = count_lanes(heap, i),
+                                               .alive = heap_process_is_alive(heap, i) };
+            memcpy(ret[n].command, process->command, sizeof(ret[n].command));
+            ret[n].command[sizeof(ret[n].command) - 1] = '\0';
+        }
+        n++;
+    }
+    return (int)n;
+}
+
+int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
+{
+    struct heap_header *h = heap->header;
+    struct la_heap_info info = { .id = h->id, .address = (uintptr_t)heap->base, .size = heap->size };
+    uint32_t rows = MIN(atomic_load(&h->rows), heap->macro_count);
+    size_t size = ret ? ret->struct_size : 0;
+
+    if (size < offsetof(struct la_heap_info, id) || size > 4 * sizeof(info))
+        return la_fail(-EINVAL, "set struct_size to sizeof(struct la_heap_info) before the call");
+    memcpy(info.name, h->name, sizeof(info.name));
+    info.committed = atomic_load(&h->committed) + h->macros_at;
+    info.macro_blocks = heap->macro_count;
+    for (uint32_t i = 0; i < rows; i++)
+        info.macro_blocks_used += owner_state(atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed)) != OWNER_NONE;
+    info.processes = (uint32_t)la_heap_processes(heap, NULL, 0);
+    info.lanes = count_lanes(heap, -1);
+    info.recovered_processes = atomic_load(&h->recovered_processes);
+    info.recovered_blocks = atomic_load(&h->recovered_blocks);
+    info.recovered_bytes = atomic_load(&h->recovered_bytes);
+    info.quarantined = atomic_load(&h->quarantined) != 0;
+    memset(ret, 0, size);
+    memcpy(ret, &info, MIN(size, sizeof(info)));
+    ret->struct_size = size;
+    return 0;
+}
+
+/* ---- roots ---- */
+
+static uint64_t root_hash(const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325;     /* FNV-1a */
+
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3;
+    return hash & ~3ull;
+}
+
+/*
+ * Everybody walks the table in the same order and claims the first free entry with the hash of the name, so two who name the same
+ * root at once meet in one entry; either finishes what the other may have died in.
+ */
+int la_heap_root(struct la_heap *heap, const char *name, la_link **ret)
+{
+    uint64_t hash;
+    int r = heap_check_name(name);
+
+    if (r < 0)
+        return r;
+    hash = root_hash(name);
+    for (unsigned i = 0; i < LA_HEAP_MAX_ROOTS; i++) {
+        struct heap_root *root = &heap->roots[i];
+        uint64_t state = ROOT_FREE;
+
+        atomic_compare_exchange_strong(&root->state, &state, hash | ROOT_NAMING);
+        if (state == ROOT_FREE || state == (hash | ROOT_NAMING)) {
+            strncpy(root->name, name, sizeof(root->name) - 1);
+            atomic_store_explicit(&root->state, hash | ROOT_NAMED, memory_order_release);
+        } else if (state != (hash | ROOT_NAMED) || strncmp(root->name, name, sizeof(root->name)) != 0) {
+            continue;
+        }
+        *ret = (la_link *)&root->value;
+        return 0;
+    }
+    return la_fail(-ENOSPC, "heap %s: all %d roots are named", heap->header->name, LA_HEAP_MAX_ROOTS);
+}
+
+int la_heap_root_at(struct la_heap *heap, unsigned index, const char **name, la_link **ret)
+{
+    for (unsigned i = 0; i < LA_HEAP_MAX_ROOTS; i++) {
+        struct heap_root *root = &heap->roots[i];
+
+        if ((atomic_load_explicit(&root->state, memory_order_acquire) & 3) == ROOT_NAMED && index-- == 0) {
+            *name = root->name;
+            *ret = (la_link *)&root->value;
+            return 0;
+        }
+    }
+    return -ENOENT;
+}

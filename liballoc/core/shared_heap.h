@@ -1,0 +1,118 @@
+/*
+ * shared_heap.h - a shared heap as this process sees it: the mapping, its lanes, the private views of its pages.
+ */
+#ifndef CORE_SHARED_HEAP_H
+#define CORE_SHARED_HEAP_H
+
+#include "core/pool.h"
+#include "core/shared.h"
+#include "core/shared_layout.h"
+
+enum { MAX_HEAPS = 16 };
+
+/* A lane lent to a thread: its chain over the heap. Private memory. */
+struct lane {
+    struct la_chain chain;      /* first; kind CHAIN_LANE, owner_data: this */
+    struct la_bin hidden[SMALL_CLASSES];
+    struct la_heap *heap;
+    struct lane *next;          /* heap->lanes */
+    struct la_bundle *bundle;
+    unsigned number;            /* in the heap */
+    uint32_t incarnation;
+    uint32_t sweep_at;          /* macro block whose hints are looked at next */
+    bool idle;                  /* no thread has it */
+    _Alignas(64) char bins[];
+};
+
+struct la_heap {
+    struct la_chain face[2];    /* by enum la_policy; kind CHAIN_HEAP, owner_data: this */
+    struct la_page page;        /* PAGE_SHARED, in the region map for slices of the heap */
+    int fd;                     /* carries the death certificate */
+    unsigned flags;
+    unsigned index;             /* in the table of heaps */
+    uint32_t serial;            /* of attachments in this process: tells old thread-local lanes */
+    unsigned process;           /* our slot */
+    char *base;
+    size_t size;
+    uint64_t device, inode;
+    struct heap_header *header;
+    struct heap_process *processes;
+    struct heap_lane *lane_table;
+    struct heap_root *roots;
+    struct heap_macro *macros;
+    struct heap_slice *slices;
+    char *payload;
+    uint32_t macro_count;
+    struct la_segment segment;  /* private view: descriptors of macro blocks and pages that our lanes own */
+    void *view;                 /* memory of those descriptors */
+    size_t view_size;
+    struct la_lock lock;        /* lanes, attach and detach of threads */
+    struct la_lock recovering;
+    struct lane *lanes;
+};
+
+/* A block, found from its address: everything about its state word. */
+struct block_ref {
+    struct la_heap *heap;
+    char *start;
+    size_t size;                /* usable bytes */
+    uint32_t macro, slice;      /* first slice of its page, in the macro block */
+    unsigned epoch;
+    _Atomic(word_t) *word;      /* the state word; of runs the upper half of the 64 bits */
+};
+
+/* The heap around an address, attached in this process; NULL: none. */
+struct la_heap *heap_around(const void *address);
+
+/* false: @address is in no live page of the heap. The start of the block may differ from @address. */
+bool block_find(struct la_heap *heap, const void *address, struct block_ref *ret);
+
+/* The calling thread's lane in @heap, lent now if need be; NULL: none left or out of memory. */
+struct lane *heap_lane(struct la_heap *heap);
+/* The same, but NULL if it has none. */
+struct lane *heap_lane_if_any(struct la_heap *heap);
+
+/* Enter @lane's number as the owner of free macro blocks etc.: the operations of pool.c for lanes. */
+extern HIDDEN const struct la_pool_ops lane_pool_ops;
+
+/* Tables for the first @rows macro blocks; false: the file system is full. */
+bool heap_commit_rows(struct la_heap *heap, uint32_t rows);
+
+/* Make @lane's private view again from the words of the heap; no thread may be using it. */
+void lane_rebuild(struct lane *lane);
+
+/* A block of several macro blocks that @lane holds goes back. */
+void heap_dismantle_run(const struct block_ref *ref, unsigned lane);
+
+/* Free the block with the word @seen; false: it changed meanwhile. */
+bool block_release(const struct block_ref *ref, word_t seen);
+/* Tell the owner of the page. */
+void block_hint(const struct block_ref *ref);
+
+/* Finish or undo what a lane of a dead process was doing. */
+void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned number, struct la_obituary *obituary);
+
+/* A slot's owner holds its certificate. */
+bool heap_process_is_alive(struct la_heap *heap, unsigned slot);
+
+int heap_check_name(const char *name);
+
+/* Recover process slot @slot, whose certificate byte the caller holds. */
+void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary);
+
+static inline uint64_t heap_offset(const struct la_heap *heap, const void *p)
+{
+    return (uint64_t)((const char *)p - heap->base);
+}
+
+static inline bool heap_contains(const struct la_heap *heap, const void *p)
+{
+    return (uintptr_t)p - (uintptr_t)heap->payload < (uintptr_t)(heap->base + heap->size) - (uintptr_t)heap->payload;
+}
+
+/* An invariant of the heap is broken: nothing is allocated from it any more. */
+void heap_quarantine(struct la_heap *heap, const char *what);
+
+bool heap_link_is_valid(const struct la_heap *heap, const void *link);
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * shared_layout.h - what lies in a shared heap's file. Everything is an index or an offset (R2), every change is one store of
+ * one word (R11).
+ *
+ *   0        struct heap_header         identity, geometry, counters
+ *            struct heap_process [256]  one per attached process
+ *            struct heap_lane [4096]    one per thread that works in the heap; number 0 is never used
+ *            struct heap_root [256]     named pointer words
+ *   tables   struct heap_macro [n]      who owns a macro block, which of its pages have remote frees
+ *            struct heap_slice [32 n]   what a page is
+ *   payload  macro blocks of 2 MiB; slice 0 of each holds the state words of its small blocks
+ *
+ * State word of a block (R10), 32 bits:   | generation 12 | epoch 6 | state 2 | lane 12 |
+ *   generation: changes whenever the block is freed or taken; tells a stale reader
+ *   epoch:      of the page when the word was written; another one than the page's means free (la_heap_reset())
+ * Blocks of whole slices have 64 bits: the same in the upper half, the length in bytes / 4096 below.
+ *
+ * Who may store: a word that is FREE: the owner of the macro block. HELD or IN_DOUBT by a lane: that lane; others only by
+ * compare-and-swap. HEAP: anybody, by compare-and-swap.
+ */
+#ifndef CORE_SHARED_LAYOUT_H
+#define CORE_SHARED_LAYOUT_H
+
+#include <stdatomic.h>
+
+#include <liballoc/heap.h>
+
+#include "core/types.h"
+
+#define HEAP_MAGIC 0x70616568616cull    /* "laheap" */
+enum { HEAP_LAYOUT_VERSION = 1, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
+
+enum word_state { WORD_FREE = 0, WORD_HELD = 1, WORD_IN_DOUBT = 2, WORD_HEAP = 3 };
+
+typedef uint32_t word_t;
+
+#define WORD_LANE_BITS 12
+#define WORD_EPOCH_BITS 6
+#define WORD_GENERATION_BITS 12
+
+static inline word_t word_make(unsigned generation, unsigned epoch, enum word_state state, unsigned lane)
+{
+    return (generation & ((1u << WORD_GENERATION_BITS) - 1)) << 20 | (epoch & ((1u << WORD_EPOCH_BITS) - 1)) << 14 |
+           (unsigned)state << 12 | lane;
+}
+
+static inline unsigned word_generation(word_t w)
+{
+    return w >> 20;
+}
+
+static inline unsigned word_epoch(word_t w)
+{
+    return w >> 14 & ((1u << WORD_EPOCH_BITS) - 1);
+}
+
+static inline unsigned word_lane(word_t w)
+{
+    return w & ((1u << WORD_LANE_BITS) - 1);
+}
+
+/* The state as a page of @epoch means it. */
+static inline enum word_state word_state(word_t w, unsigned epoch)
+{
+    return word_epoch(w) == epoch ? (enum word_state)(w >> 12 & 3) : WORD_FREE;
+}
+
+/* What a page is: one word, so that it comes and goes by one store. */
+enum slice_kind { SLICE_FREE = 0, SLICE_SMALL, SLICE_LARGE, SLICE_HUGE, SLICE_WORDS, SLICE_CONTINUED };
+
+/* | kind 4 | class 8 | slices 8 | epoch 6 | - 6 | words: granule 16 | - 16 |; CONTINUED: slices is the distance to the head */
+typedef uint64_t slice_t;
+
+static inline slice_t slice_make(enum slice_kind kind, unsigned size_class, unsigned slices, unsigned epoch, unsigned words)
+{
+    return (slice_t)kind << 60 | (slice_t)size_class << 52 | (slice_t)slices << 44 | (slice_t)epoch << 38 | (slice_t)words << 16;
+}
+
+static inline enum slice_kind slice_kind(slice_t s)
+{
+    return (enum slice_kind)(s >> 60);
+}
+
+static inline unsigned slice_class(slice_t s)
+{
+    return s >> 52 & 0xff;
+}
+
+static inline unsigned slice_count(slice_t s)
+{
+    return s >> 44 & 0xff;
+}
+
+static inline unsigned slice_epoch(slice_t s)
+{
+    return s >> 38 & 0x3f;
+}
+
+/* Where the page's state words lie in the macro block, in granules of 64 words. */
+static inline unsigned slice_words(slice_t s)
+{
+    return s >> 16 & 0xffff;
+}
+
+enum { WORDS_PER_GRANULE = 64, GRANULES_PER_SLICE = (1 << SLICE_SHIFT) / (WORDS_PER_GRANULE * sizeof(word_t)) };
+
+struct heap_slice {
+    _Atomic(slice_t) page;
+    _Atomic(uint64_t) run;      /* state word and length of a block of whole slices */
+};
+
+/*
+ * Owner of a macro block: | head 32 | state 8 | lane 16 |.
+ *   NONE -> CLAIMING by a lane -> LANE (its pages are that lane's) -> NONE, or ABANDONED by recovery -> LANE of an adopter
+ *   NONE -> CLAIMING -> RUN: part of a block of several macro blocks; head: the first of them
+ */
+enum macro_owner_state { OWNER_NONE = 0, OWNER_CLAIMING, OWNER_LANE, OWNER_ABANDONED, OWNER_RUN };
+
+static inline uint64_t owner_make(enum macro_owner_state state, unsigned lane)
+{
+    return (uint64_t)state << 16 | lane;
+}
+
+static inline uint64_t owner_run(uint32_t head)
+{
+    return (uint64_t)head << 32 | (uint64_t)OWNER_RUN << 16;
+}
+
+static inline uint32_t owner_head(uint64_t o)
+{
+    return (uint32_t)(o >> 32);
+}
+
+static inline enum macro_owner_state owner_state(uint64_t o)
+{
+    return (enum macro_owner_state)(o >> 16 & 0xff);
+}
+
+static inline unsigned owner_lane(uint64_t o)
+{
+    return o & 0xffff;
+}
+
+struct heap_macro {
+    _Atomic(uint64_t) owner;
+    _Atomic(uint32_t) committed;        /* its pages were allocated by fallocate() */
+    _Atomic(uint8_t) hinted;            /* some byte of hint is set; set after it, cleared before */
+    uint8_t unused[19];
+    _Atomic(uint8_t) hint[SLICES_PER_MACRO];    /* of the page with that first slice: bit i: other lanes freed in its i-th eighth */
+};
+
+_Static_assert(sizeof(struct heap_macro) == 64, "one cache line");
+
+/* Process slot: | incarnation 32 | state 32 |. */
+enum process_state { PROCESS_FREE = 0, PROCESS_ATTACHED = 1 };
+
+struct heap_process {
+    _Atomic(uint64_t) state;
+    _Atomic(int32_t) pid;       /* for people */
+    char command[16];
+    uint8_t unused[36];
+};
+
+_Static_assert(sizeof(struct heap_process) == 64, "one cache line");
+
+enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE };
+
+/*
+ * A lane. All fields but owner are written by the lane alone, and read by whoever recovers it or helps it.
+ *   owner: | incarnation 32 | process slot + 1, 32 |; 0 in the lower half: free
+ */
+struct heap_lane {
+    _Atomic(uint64_t) owner;
+    _Atomic(uint32_t) op;               /* enum intent_op; stored last when an intent begins, first when it ends */
+    _Atomic(uint32_t) sequence;         /* of intents */
+    _Atomic(uint64_t) link;             /* offset of the word */
+    _Atomic(uint64_t) block;            /* offset of the block */
+    _Atomic(uint64_t) record;           /* bundle: offset of its first record, else 0 */
+    _Atomic(uint64_t) next_offset;      /* take: where in the block the replacement lies, or LA_NO_NEXT */
+    _Atomic(uint32_t) generation;       /* of the block when the intent began */
+    uint8_t unused[76];
+};
+
+_Static_assert(sizeof(struct heap_lane) == 128, "two cache lines: neighbours do not share one");
+
+enum root_state { ROOT_FREE = 0, ROOT_NAMING, ROOT_NAMED };
+
+/* Roots are named in the order of the table and never unnamed. state: | hash of the name 62 | enum root_state 2 |. */
+struct heap_root {
+    _Atomic(uint64_t) state;
+    _Atomic(uintptr_t) value;
+    char name[LA_HEAP_NAME_MAX + 1];
+    uint8_t unused[48];
+};
+
+_Static_assert(sizeof(struct heap_root) == 128, "two cache lines");
+
+struct heap_header {
+    uint64_t magic;             /* written last by la_heap_format() */
+    uint32_t layout_version;
+    uint32_t word_bits;         /* 64: pointers of both kinds are the same size in all processes */
+    uint64_t layout_hash;       /* of the sizes and offsets of this file */
+    uint64_t size;              /* of the file */
+    uint64_t address;           /* where it is mapped */
+    uint64_t id;
+    char name[LA_HEAP_NAME_MAX + 1];
+    uint32_t macro_count;
+    uint32_t unused;
+    uint64_t processes_at, lanes_at, roots_at, macros_at, slices_at, payload_at;
+    /* From here on it changes. Counters: anybody adds. */
+    _Alignas(64) _Atomic(uint32_t) quarantined;
+    _Atomic(uint32_t) next_macro;       /* where to look for a free one: a hint */
+    _Atomic(uint32_t) abandoned;        /* about how many macro blocks wait for an adopter: a hint */
+    _Atomic(uint32_t) rows;             /* macro blocks whose rows in the tables are committed; only grows */
+    _Atomic(uint64_t) committed;        /* bytes */
+    _Atomic(uint64_t) recovered_processes, recovered_blocks, recovered_bytes;
+};
+
+#define HEAP_LAYOUT_HASH                                                                                                \
+    ((uint64_t)sizeof(struct heap_header) * 1000003 + sizeof(struct heap_process) * 10007 + sizeof(struct heap_lane) * 1009 + \
+     sizeof(struct heap_root) * 103 + sizeof(struct heap_macro) * 13 + sizeof(struct heap_slice) + SMALL_CLASSES * 7919 + \
+     SLICE_SHIFT * 65537 + HEAP_LANES * 31)
+
+/* Offsets for a file of @size bytes; false: too small. */
+bool heap_geometry(uint64_t size, struct heap_header *ret);
+
+#endif

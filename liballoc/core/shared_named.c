@@ -1,0 +1,130 @@
+/*
+ * shared_named.c - heaps by name without a daemon ("embedded"): files in /dev/shm of one user.
+ *
+ * The file is made under a temporary name and linked in place when it is a heap, so that nobody attaches half of one. POSIX shared
+ * memory cannot be sealed: every process of the user is trusted not to shrink the file.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <liballoc/vspace.h>
+
+#include "base/error.h"
+#include "base/fmt.h"
+#include "core/shared_heap.h"
+
+enum { PATH_SIZE = 160 };
+
+static int path_of(const char *name, char *path)
+{
+    int r = heap_check_name(name);
+
+    if (r == 0)
+        la_format(path, PATH_SIZE, "/dev/shm/liballoc-%u-%s", (unsigned)geteuid(), name);
+    return r;
+}
+
+static int open_existing(const char *name, const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+
+    if (fd < 0 && errno == ENOENT)
+        return la_fail(-ENOENT, "no heap \"%s\": create it with la_heap_create() (file %s)", name, path);
+    if (fd < 0)
+        return la_fail(-errno, "cannot open heap \"%s\" (file %s, errno %d)", name, path, errno);
+    if (fstat(fd, &st) < 0 || st.st_uid != geteuid()) {
+        close(fd);
+        return la_fail(-EACCES, "file %s belongs to another user: not attached", path);
+    }
+    return fd;
+}
+
+int la_heap_attach(const char *name, unsigned flags, struct la_heap **ret)
+{
+    char path[PATH_SIZE];
+    int r = path_of(name, path), fd;
+
+    if (r < 0)
+        return r;
+    fd = open_existing(name, path);
+    return fd < 0 ? fd : la_heap_attach_fd(fd, flags, ret);
+}
+
+/* A formatted heap under @path, or nothing. */
+static int make_file(const char *name, const char *path, size_t size)
+{
+    CLEANUP(close_fd) int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char link[64];
+    uintptr_t address;
+    int r;
+
+    if (fd < 0)
+        return la_fail(-errno, "cannot make a file in /dev/shm (errno %d)", errno);
+    r = la_vspace_claim(size, path, &address);
+    if (r < 0)
+        return r;
+    r = la_heap_format(fd, size, address, name);
+    la_format(link, sizeof(link), "/proc/self/fd/%d", fd);
+    if (r == 0 && linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
+        r = errno == EEXIST ? la_fail(-EEXIST, "heap \"%s\" exists: attach it, or remove it with la_heap_remove()", name)
+                            : la_fail(-errno, "cannot make %s (errno %d)", path, errno);
+    if (r < 0) {
+        int saved = r;
+        la_vspace_unclaim(address);
+        return saved;
+    }
+    return 0;
+}
+
+int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret)
+{
+    char path[PATH_SIZE];
+    int r = path_of(name, path);
+
+    if (r < 0)
+        return r;
+    if (size < LA_HEAP_MIN_SIZE || size > (size_t)1 << 46)
+        return la_fail(-EINVAL, "heap size of %zu bytes: use %zu or more, at most 64 TiB", size, LA_HEAP_MIN_SIZE);
+    r = make_file(name, path, align_up(size, MACRO_SIZE));
+    return r < 0 ? r : la_heap_attach(name, flags, ret);
+}
+
+int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap **ret)
+{
+    int r;
+
+    do {
+        r = la_heap_attach(name, flags, ret);
+        if (r != -ENOENT)
+            return r;
+        r = la_heap_create(name, size, flags, ret);
+    } while (r == -EEXIST);
+    return r;
+}
+
+int la_heap_remove(const char *name)
+{
+    char path[PATH_SIZE];
+    struct heap_header h = { 0 };
+    int r = path_of(name, path), fd;
+
+    if (r < 0)
+        return r;
+    fd = open_existing(name, path);
+    if (fd < 0)
+        return fd;
+    r = pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == HEAP_MAGIC ? 0 : -1;
+    close(fd);
+    if (unlink(path) < 0)
+        return la_fail(-errno, "cannot remove %s (errno %d)", path, errno);
+    /*
+     * The address stays claimed while somebody may be attached; the sweep of the registry finds out (vspace.c). An unlinked file
+     * that nobody has mapped needs no address.
+     */
+    if (r == 0)
+        la_vspace_unclaim((uintptr_t)h.address);
+    return 0;
+}
