@@ -129,6 +129,9 @@ static void convert(struct sink *s, char conversion, const struct spec *spec, va
     case 'x':
         put_number(s, spec, take_unsigned(spec, args), 16, spec->sharp ? "0x" : "");
         break;
+    case 'o':
+        put_number(s, spec, take_unsigned(spec, args), 8, "");
+        break;
     case 'p':
         put_number(s, spec, (uintptr_t)va_arg(*args, void *), 16, "0x");
         break;

@@ -1,7 +1,7 @@
 /*
  * fmt.h - printf that never allocates and needs no locale.
  *
- * Knows %s %c %d %i %u %x %p %% with the lengths l, ll, z, a minimal field width, '0', '-' and %.*s.
+ * Knows %s %c %d %i %u %x %o %p %% with the lengths l, ll, z, a minimal field width, '0', '-' and %.*s.
  */
 #ifndef BASE_FMT_H
 #define BASE_FMT_H

@@ -14,7 +14,6 @@
 /* Order of acquisition: earlier ones first. */
 enum lock_rank {
     RANK_HEAP = 1,      /* list of attached shared heaps */
-    RANK_VSPACE,        /* fixed mappings of this process */
     RANK_THREADS,       /* list of chains, dead chains */
     RANK_CHAIN,         /* a thread-safe chain */
     RANK_GROW,          /* a source asking its owner for memory */
@@ -22,6 +21,8 @@ enum lock_rank {
     RANK_HUGE,          /* list and cache of huge blocks */
     RANK_REGION,        /* writers of the region map */
     RANK_META,          /* the metadata allocator */
+    RANK_REGISTRY,      /* the registry of addresses, then its file */
+    RANK_VSPACE,        /* fixed mappings of this process; which parts of a segment are in use */
     RANK_COUNT
 };
 

@@ -12,15 +12,16 @@
  * another lane pushed on top, and a reachable block would be freed.)
  *
  * Taking b from link, by lane L:
- *     1  intent = { TAKE, link, b, where in b the replacement lies }
- *     2  link: b -> b marked with L's number in the upper 16 bits    compare-and-swap; from now on the take is decided
- *     3  word[b]: HEAP, generation g -> HELD by L, generation g + 1
+ *     1  intent = { TAKE, link, b, generation g of b, where in b the replacement lies }
+ *     2  link: b -> b marked with L and the intent's sequence in the upper 16 bits   compare-and-swap
+ *     3  word[b]: HEAP, g -> HELD by L, g + 1          from now on the take has happened
  *     4  link: marked b -> replacement
  *     5  intent ends
- * Nobody waits at a mark: whoever meets it does steps 3 and 4 for L, from L's intent. While link is marked nobody changes it otherwise, and b's own
- * link word stands still (users change links inside a published block only through a lock or not at all), so the replacement is
- * the right one: there is no ABA of list heads. Recovery finishes a marked take; the block is then HELD by the dead lane and
- * freed with the rest, unless step 3 was not done: then the mark is taken back and the block stays where it was.
+ * Nobody waits at a mark: whoever meets it, and recovery, does steps 3 and 4 for L, from L's intent. While link is marked nobody
+ * changes it otherwise, and b's own link word stands still (users change links inside a published block only under a lock), so the
+ * replacement is the right one: there is no ABA of list heads. If b was freed and reused between 1 and 2, its generation is not g: then
+ * everybody takes the mark back. A late helper can do no harm: step 3 wants generation g, step 4 the mark of this very intent (of the last
+ * 16 by the lane).
  *
  * A bundle is published by its root in the same way; the intent also names the bundle's record, a list of the other blocks, which are
  * HELD until after step 4 and become HEAP one by one. If the lane dies in between, recovery goes on from the record.
@@ -33,18 +34,26 @@
 #include "core/meta.h"
 #include "core/shared_heap.h"
 
-enum { MARK_SHIFT = 48 };
+/* A marked link: | sequence 4 | lane 12 | address 48 |. */
+enum { MARK_SHIFT = 48, MARK_SEQUENCES = 16 };
 #define ADDRESS_MASK (((uintptr_t)1 << MARK_SHIFT) - 1)
 
-static unsigned mark_of(uintptr_t value)
+static bool is_marked(uintptr_t value)
 {
-    return (unsigned)(value >> MARK_SHIFT);
+    return value >> MARK_SHIFT != 0;
 }
 
-static uintptr_t marked(uintptr_t block, unsigned lane)
+static unsigned mark_lane(uintptr_t value)
 {
-    return block | (uintptr_t)lane << MARK_SHIFT;
+    return value >> MARK_SHIFT & (HEAP_LANES - 1);
 }
+
+static uintptr_t marked(uintptr_t block, unsigned lane, uint32_t sequence)
+{
+    return block | (uintptr_t)(sequence % MARK_SEQUENCES * HEAP_LANES + lane) << MARK_SHIFT;
+}
+
+_Static_assert(HEAP_LANES == 1 << 12, "a lane and four bits of sequence are 16 bits");
 
 static _Atomic(uintptr_t) *bits(la_link *link)
 {
@@ -100,47 +109,51 @@ static bool replacement(struct la_heap *heap, uintptr_t block, uint64_t next_off
     return true;
 }
 
-/* Step 3 for lane @lane; false: the block is in no state to be taken. */
-static bool take_word(struct la_heap *heap, uintptr_t block, unsigned lane)
+/* Step 3 for lane @lane; false: the block is not of that generation, or in no state to be taken. */
+static bool take_word(struct la_heap *heap, uintptr_t block, unsigned lane, unsigned generation)
 {
     struct block_ref ref;
-    word_t w;
+    word_t w, taken;
 
     if (!block_find(heap, (void *)block, &ref) || (uintptr_t)ref.start != block)
         return false;
+    taken = word_make(generation + 1, ref.epoch, WORD_HELD, lane);
     w = atomic_load_explicit(ref.word, memory_order_acquire);
-    if (word_state(w, ref.epoch) == WORD_HELD)
-        return word_lane(w) == lane;
-    if (word_state(w, ref.epoch) == WORD_FREE)
-        return false;
-    if (atomic_compare_exchange_strong(ref.word, &w, word_make(word_generation(w) + 1, ref.epoch, WORD_HELD, lane)))
-        return true;
-    return word_state(w, ref.epoch) == WORD_HELD && word_lane(w) == lane;
+    while (word_generation(w) == generation &&
+           (word_state(w, ref.epoch) == WORD_HEAP || word_state(w, ref.epoch) == WORD_IN_DOUBT))
+        if (atomic_compare_exchange_weak(ref.word, &w, taken))
+            return true;
+    return w == taken;
+}
+
+/* Steps 3 and 4 for the intent of @number, of sequence @sequence, whose mark on @link is @seen. */
+static bool finish_take(struct la_heap *heap, la_link *link, uintptr_t seen, unsigned number, unsigned generation, uint64_t next_offset)
+{
+    uintptr_t block = seen & ADDRESS_MASK, next;
+    bool taken = take_word(heap, block, number, generation) && replacement(heap, block, next_offset, &next);
+
+    /* Fails when somebody was faster: they stored the same. */
+    atomic_compare_exchange_strong(bits(link), &seen, taken ? next : block);
+    return taken;
 }
 
 /* @link holds the marked value @seen: do what its lane would do next. */
 static void help(struct la_heap *heap, la_link *link, uintptr_t seen)
 {
-    unsigned number = mark_of(seen);
-    uintptr_t block = seen & ADDRESS_MASK, next;
-    struct heap_lane *lane;
-    uint32_t sequence;
-    uint64_t next_offset;
+    unsigned number = mark_lane(seen), generation;
+    uintptr_t block = seen & ADDRESS_MASK;
+    struct heap_lane *lane = &heap->lane_table[number];
+    uint32_t sequence = atomic_load_explicit(&lane->sequence, memory_order_acquire);
+    uint64_t next_offset = atomic_load_explicit(&lane->next_offset, memory_order_acquire);
 
-    if (number >= HEAP_LANES)
-        return;
-    lane = &heap->lane_table[number];
-    sequence = atomic_load_explicit(&lane->sequence, memory_order_acquire);
-    next_offset = atomic_load_explicit(&lane->next_offset, memory_order_acquire);
-    if (atomic_load_explicit(&lane->op, memory_order_acquire) != INTENT_TAKE ||
-        atomic_load_explicit(&lane->link, memory_order_relaxed) != heap_offset(heap, link) ||
-        atomic_load_explicit(&lane->block, memory_order_relaxed) != heap_offset(heap, (void *)block) ||
-        atomic_load_explicit(bits(link), memory_order_acquire) != seen ||
-        atomic_load_explicit(&lane->sequence, memory_order_acquire) != sequence)
-        return;
-    if (!take_word(heap, block, number) || !replacement(heap, block, next_offset, &next))
-        return;
-    atomic_compare_exchange_strong(bits(link), &seen, next);
+    generation = atomic_load_explicit(&lane->generation, memory_order_acquire);
+    /* The fields are of one intent, the one that left this mark: the sequence and the link are still the same after they were read. */
+    if (atomic_load_explicit(&lane->op, memory_order_acquire) == INTENT_TAKE &&
+        atomic_load_explicit(&lane->link, memory_order_acquire) == heap_offset(heap, link) &&
+        atomic_load_explicit(&lane->block, memory_order_acquire) == heap_offset(heap, (void *)block) &&
+        marked(block, number, sequence) == seen && atomic_load_explicit(bits(link), memory_order_acquire) == seen &&
+        atomic_load_explicit(&lane->sequence, memory_order_acquire) == sequence)
+        finish_take(heap, link, seen, number, generation, next_offset);
 }
 
 void *la_load(struct la_heap *heap, la_link *link)
@@ -187,7 +200,7 @@ static int publish(struct la_heap *heap, struct lane *lane, la_link *link, uintp
     if (!atomic_compare_exchange_strong_explicit(bits(link), &seen, (uintptr_t)ref->start, memory_order_acq_rel, memory_order_acquire)) {
         atomic_store_explicit(ref->word, held, memory_order_release);
         intent_end(mine);
-        if (mark_of(seen))
+        if (is_marked(seen))
             help(heap, link, seen);
         return -EAGAIN;
     }
@@ -251,29 +264,35 @@ int la_keep(struct la_heap *heap, void *block)
 static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uintptr_t block, uint64_t next_offset)
 {
     struct heap_lane *mine = &heap->lane_table[lane->number];
-    uintptr_t seen = block, next, mark = marked(block, lane->number);
+    uintptr_t seen = block, mark;
     struct block_ref ref;
+    unsigned generation;
+    bool taken;
 
-    if (!block_find(heap, (void *)block, &ref) || (uintptr_t)ref.start != block)
+    if (!block_find(heap, (void *)block, &ref) || (uintptr_t)ref.start != block) {
+        /* It may have been taken and freed, with its page, since the link was read. */
+        if (atomic_load_explicit(bits(link), memory_order_acquire) != block)
+            return -EAGAIN;
         return la_fail(-EUCLEAN, "link %p points to %#lx, which is no block of heap %s", (void *)link, block, heap->header->name);
+    }
     if (next_offset != LA_NO_NEXT && next_offset + sizeof(void *) > ref.size)
         return la_fail(-EINVAL, "next_offset %zu does not lie in the block of %zu bytes", (size_t)next_offset, ref.size);
-    intent_begin(heap, mine, INTENT_TAKE, link, block, 0, next_offset, 0);
+    generation = word_generation(atomic_load_explicit(ref.word, memory_order_acquire));
+    intent_begin(heap, mine, INTENT_TAKE, link, block, 0, next_offset, generation);
+    mark = marked(block, lane->number, atomic_load_explicit(&mine->sequence, memory_order_relaxed));
     if (!atomic_compare_exchange_strong(bits(link), &seen, mark)) {
         intent_end(mine);
-        if (mark_of(seen))
+        if (is_marked(seen))
             help(heap, link, seen);
         return -EAGAIN;
     }
-    if (!take_word(heap, block, lane->number) || !replacement(heap, block, next_offset, &next)) {
-        atomic_compare_exchange_strong(bits(link), &mark, block);
-        intent_end(mine);
-        return la_fail(-EINVAL, "block %#lx cannot be taken: it is free or held by another process", block);
-    }
-    /* Fails when a helper was faster: it stored the same. */
-    atomic_compare_exchange_strong(bits(link), &mark, next);
+    taken = finish_take(heap, link, mark, lane->number, generation, next_offset);
     intent_end(mine);
-    return 0;
+    if (taken)
+        return 0;
+    if (word_generation(atomic_load_explicit(ref.word, memory_order_acquire)) != generation)
+        return -EAGAIN;
+    return la_fail(-EINVAL, "block %#lx cannot be taken: it is free or held by another process", block);
 }
 
 void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
@@ -288,7 +307,7 @@ void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
 
         if (!block)
             return NULL;
-        if (mark_of(block)) {
+        if (is_marked(block)) {
             help(heap, link, block);
             r = -EAGAIN;
             continue;
@@ -498,25 +517,16 @@ static bool resolve_publish(struct la_heap *heap, struct heap_lane *lane, unsign
     return true;
 }
 
-/* The mark is taken back, unless the block is the lane's already: then the take is finished (and the block freed with the rest). */
+/* Marked: the take happens now, and the block is freed with what else the lane held. Not marked: it has happened, or never began. */
 static bool resolve_take(struct la_heap *heap, struct heap_lane *lane, unsigned number)
 {
     la_link *link = (la_link *)(heap->base + atomic_load(&lane->link));
-    uintptr_t block = (uintptr_t)heap->base + atomic_load(&lane->block), seen = marked(block, number), next;
-    struct block_ref ref;
-    bool taken = false;
+    uintptr_t block = (uintptr_t)heap->base + atomic_load(&lane->block);
+    uintptr_t mark = marked(block, number, atomic_load(&lane->sequence));
 
-    if (atomic_load(bits(link)) != seen)
+    if (atomic_load(bits(link)) != mark)
         return true;
-    if (block_find(heap, (void *)block, &ref)) {
-        word_t w = atomic_load(ref.word);
-        taken = word_state(w, ref.epoch) == WORD_HELD && word_lane(w) == number;
-    }
-    if (taken && replacement(heap, block, atomic_load(&lane->next_offset), &next))
-        atomic_compare_exchange_strong(bits(link), &seen, next);
-    else
-        atomic_compare_exchange_strong(bits(link), &seen, block);
-    return taken;
+    return finish_take(heap, link, mark, number, atomic_load(&lane->generation), atomic_load(&lane->next_offset));
 }
 
 void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned number, struct la_obituary *obituary)

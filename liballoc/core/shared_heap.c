@@ -36,7 +36,6 @@
 #include "core/thread.h"
 #include "os/certificate.h"
 #include "os/os.h"
-#include "os/vspace.h"
 
 static struct la_lock table_lock = LOCK_INIT(RANK_HEAP);
 static _Atomic(struct la_heap *) heaps[MAX_HEAPS];
@@ -497,19 +496,16 @@ int la_heap_detach(struct la_heap *heap)
 static void fork_prepare(void)
 {
     lock_take(&table_lock);
-    vspace_fork_prepare();
 }
 
 static void fork_parent(void)
 {
-    vspace_fork_done(false);
     lock_give(&table_lock);
 }
 
 /* The mappings are not in the child (MADV_DONTFORK): close our copies of the certificates and put the reservation back. */
 static void fork_child(void)
 {
-    vspace_fork_done(true);
     lock_reset(&table_lock);
     if (la_tls_default->kind == CHAIN_HEAP)
         la_tls_default = la_tls_own ? la_tls_own : &la_chain_none;

@@ -24,6 +24,7 @@
 #include "core/region_map.h"
 #include "core/source.h"
 #include "os/os.h"
+#include "os/vspace.h"
 
 struct la_chain la_chain_none = {
     .fast = { [0 ... SMALL_CLASSES - 1] = { la_closed_stack, la_closed_stack } },
@@ -213,10 +214,12 @@ static void fork_prepare(void)
     huge_fork_prepare();
     region_fork_prepare();
     meta_fork_prepare();
+    vspace_fork_prepare();
 }
 
 static void fork_done(bool child)
 {
+    vspace_fork_done(child);
     meta_fork_done(child);
     region_fork_done(child);
     huge_fork_done(child);

@@ -4,39 +4,55 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/fmt.h"
 
-/* No file content ever lies there. */
-#define FIRST_BYTE ((off_t)1 << 62)
-
-static int lock_byte(int fd, int command, short type, uint32_t slot, short *found)
+static struct flock byte_of(uint32_t slot, short type)
 {
-    struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = FIRST_BYTE + slot, .l_len = 1 };
-    int saved = errno, r;
+    /* l_pid must be 0 for open-file-description locks. */
+    return (struct flock){ .l_type = type, .l_whence = SEEK_SET, .l_start = CERTIFICATE_BASE + slot, .l_len = 1 };
+}
 
-    r = fcntl(fd, command, &lock) < 0 ? -errno : 0;
+/* Return: 0 or a negative errno; -EAGAIN in both spellings that the kernel may use. */
+static int lock_byte(int fd, int command, struct flock *lock)
+{
+    int r, saved = errno;
+
+    do
+        r = fcntl(fd, command, lock) < 0 ? -errno : 0;
+    while (r == -EINTR);
     errno = saved;
-    if (found)
-        *found = lock.l_type;
     return r == -EACCES ? -EAGAIN : r;
 }
 
 int certificate_hold(int fd, uint32_t slot)
 {
-    return lock_byte(fd, F_OFD_SETLK, F_WRLCK, slot, NULL);
+    struct flock lock = byte_of(slot, F_WRLCK);
+    int r = lock_byte(fd, F_OFD_SETLK, &lock);
+
+    if (r == -EBADF)
+        return la_fail(r, "certificate %u: descriptor %d is not open for writing", slot, fd);
+    if (r < 0 && r != -EAGAIN)
+        return la_fail(r, "certificate %u: the file takes no open-file-description lock (errno %d)", slot, -r);
+    return r;
 }
 
 int certificate_release(int fd, uint32_t slot)
 {
-    return lock_byte(fd, F_OFD_SETLK, F_UNLCK, slot, NULL);
+    struct flock lock = byte_of(slot, F_UNLCK);
+    int r = lock_byte(fd, F_OFD_SETLK, &lock);
+
+    return r < 0 ? la_fail(r, "certificate %u cannot be given back through descriptor %d (errno %d)", slot, fd, -r) : 0;
 }
 
 int certificate_is_held(int fd, uint32_t slot)
 {
-    short found = F_UNLCK;
-    int r = lock_byte(fd, F_OFD_GETLK, F_WRLCK, slot, &found);
+    struct flock lock = byte_of(slot, F_WRLCK);
+    int r = lock_byte(fd, F_OFD_GETLK, &lock);
 
-    return r < 0 ? r : found != F_UNLCK;
+    if (r < 0)
+        return la_fail(r, "certificate %u cannot be read through descriptor %d (errno %d)", slot, fd, -r);
+    return lock.l_type != F_UNLCK;
 }
 
 int certificate_reopen(int fd)
@@ -46,5 +62,7 @@ int certificate_reopen(int fd)
 
     la_format(path, sizeof(path), "/proc/self/fd/%d", fd);
     fresh = open(path, O_RDWR | O_CLOEXEC);
-    return fresh < 0 ? -errno : fresh;
+    if (fresh < 0)
+        return la_fail(-errno, "cannot open descriptor %d anew through %s (errno %d)", fd, path, errno);
+    return fresh;
 }

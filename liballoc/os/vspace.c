@@ -1,492 +1,504 @@
 /*
- * vspace.c - the manager of fixed addresses. docs/vspace.md says how the arenas were chosen.
+ * vspace.c - fixed addresses that hit nobody: reserve an arena, map over the reservation only.
  *
- * Reservation. On first use the arena is reserved in this process: PROT_NONE, MAP_FIXED_NOREPLACE, by a raw system call (the mmap of
- * sanitizers moves mappings or kills), and the address that comes back is compared. Segments are then mapped with MAP_FIXED, only over our own
- * reservation; unmapping puts the reservation back in the same call, so that no hole is ever open for another thread's mmap.
- * Where a limit forbids the whole arena (RLIMIT_AS), single ranges are claimed with MAP_FIXED_NOREPLACE instead ("lazy").
+ *     0x4100_0000_0000                                            0x4900_0000_0000
+ *     |####|  segment  |#################|  segment  |####################|        # PROT_NONE, ours
  *
- * Registry. A file per user says which ranges of the arena are taken by heaps, in any process: fixed records under one
- * open-file-description lock. A record counts only when its last word is set, which is stored last, so a process killed in the middle leaves
- * a free record. The lock goes with its holder.
+ * A range chosen at run time (a hole of this process) is a hole of this process only. The two ranges here were free in
+ * thousands of starts of 39 kinds of program; docs/vspace.md tells who sits where.
+ *
+ * I1  An arena that is RESERVED is mapped from end to end: by us with PROT_NONE, or by an entry of `mapped`.
+ *     (Unless somebody unmaps or overmaps it behind our back, which la_vspace_verify() finds.)
+ * I2  MAP_FIXED is used only inside a RESERVED arena, over pages that /proc shows to be our PROT_NONE.
+ *     Everything else is MAP_FIXED_NOREPLACE, and the address returned is compared: sanitizers, emulators and kernels
+ *     before 4.17 take it for a hint.
+ * I3  An arena is LAZY when it could not be reserved whole: RLIMIT_AS, or a system that does not honour
+ *     MAP_FIXED_NOREPLACE (an emulator, where reserving terabytes may also cost gigabytes). Then each la_mmap() claims
+ *     its own range, and a stranger may take an address before we need it: refused, never replaced.
+ *
+ * System calls: reservations are raw, since the mmap() of TSan and MSan refuses or moves them; mappings proper go
+ * through libc, so that sanitizers know them.
+ *
+ * Locking: arena_lock for the arenas' states and `mapped`. No user code runs under it.
  */
 #include "os/vspace.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <liballoc/error.h>
+#include <linux/magic.h>
 
 #include "base/error.h"
 #include "base/fmt.h"
 #include "base/lock.h"
 #include "os/maps.h"
 #include "os/os.h"
+#include "os/vspace_registry.h"
 
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
-
-struct arena {
-    const char *name;
-    uintptr_t base;
-    size_t size;
+const struct vspace_range vspace_ranges[VSPACE_ARENAS] = {
+    [VSPACE_WIDE] = { "wide", 0x410000000000, 8192 * GiB },
+    [VSPACE_NARROW] = { "narrow", 0x550000000000, 256 * GiB },
 };
 
-static const struct arena arenas[] = {
-    { "wide", 0x410000000000, (size_t)8 << 40 },
-    { "narrow", 0x550000000000, (size_t)256 << 30 },
-};
+enum arena_state { OPEN, RESERVED, LAZY };
 
-enum { WIDE, NARROW, MAX_MAPPED = 256 };
+static enum arena_state states[VSPACE_ARENAS];
+static struct range_table mapped;           /* tag: inode to expect there, 0: unknown */
+static struct la_lock arena_lock = LOCK_INIT(RANK_VSPACE);
 
-/* Mappings made by la_mmap() in this process, in no order. */
-struct mapped {
-    uintptr_t address;
-    size_t size;
-};
+/* ---- which arena ---- */
 
-static struct la_lock vspace_lock = LOCK_INIT(RANK_VSPACE);
-static struct mapped mapped[MAX_MAPPED];
-static unsigned mapped_count;
-static enum { UNRESERVED, RESERVED, LAZY } reservation;
-
-/* ---- the arena ---- */
-
-#if defined(__SANITIZE_THREAD__)
-#define BUILT_FOR_NARROW 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define BUILT_FOR_NARROW 1
-#endif
-#endif
-#ifndef BUILT_FOR_NARROW
-#define BUILT_FOR_NARROW 0
-#endif
-
-/* The program, not this library, may be built with one of the sanitizers that have their shadow at the wide arena. */
+/* Present in programs built with these sanitizers, which own the wide arena's addresses. */
 extern void __tsan_init(void) __attribute__((weak));
 extern void __msan_init(void) __attribute__((weak));
-extern void __dfsan_init(void) __attribute__((weak));
+extern void dfsan_flush(void) __attribute__((weak));
 
-static const struct arena *my_arena(void)
+static int choose_default(void)
 {
-    const char *chosen = getenv("LIBALLOC_VSPACE");
+    const char *word = secure_getenv("LIBALLOC_VSPACE");
 
-    for (unsigned i = 0; chosen && i < ARRAY_SIZE(arenas); i++)
-        if (strcmp(chosen, arenas[i].name) == 0)
-            return &arenas[i];
-    return &arenas[BUILT_FOR_NARROW || __tsan_init || __msan_init || __dfsan_init ? NARROW : WIDE];
+    if (!word || !*word)
+        return __tsan_init || __msan_init || dfsan_flush ? VSPACE_NARROW : VSPACE_WIDE;
+    for (int i = 0; i < VSPACE_ARENAS; i++)
+        if (strcmp(word, vspace_ranges[i].name) == 0)
+            return i;
+    return la_fail(-EINVAL, "LIBALLOC_VSPACE=%.*s: say wide or narrow", 40, word);
+}
+
+int vspace_default(void)
+{
+    static _Atomic(int) cached;         /* index + 1, 0: not chosen yet */
+    int chosen = atomic_load_explicit(&cached, memory_order_relaxed) - 1;
+
+    if (chosen < 0) {
+        chosen = choose_default();
+        if (chosen >= 0)
+            atomic_store_explicit(&cached, chosen + 1, memory_order_relaxed);
+    }
+    return chosen;
+}
+
+int vspace_find(uintptr_t address, size_t size)
+{
+    for (int i = 0; i < VSPACE_ARENAS; i++) {
+        const struct vspace_range *r = &vspace_ranges[i];
+
+        if (address >= r->base && address - r->base < r->size && size <= r->size - (address - r->base))
+            return i;
+    }
+    return -1;
 }
 
 int la_vspace_arena(uintptr_t *base, size_t *size)
 {
-    *base = my_arena()->base;
-    *size = my_arena()->size;
+    int arena = vspace_default();
+
+    if (arena < 0)
+        return arena;
+    *base = vspace_ranges[arena].base;
+    *size = vspace_ranges[arena].size;
     return 0;
 }
 
-static const struct arena *arena_of(uintptr_t address, size_t size)
+/* ---- saying who sits there ---- */
+
+static size_t describe(const struct maps_entry *e, char *out, size_t size)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(arenas); i++)
-        if (address >= arenas[i].base && size <= arenas[i].size && address - arenas[i].base <= arenas[i].size - size)
-            return &arenas[i];
-    return NULL;
+    return la_format(out, size, "%#lx-%#lx %s %.*s", e->start, e->end, e->perms, 90, e->path[0] ? e->path : "(no name)");
 }
 
-static void *raw_mmap(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
+/* The range cannot be had although no limit forbids it: name the first mapping in the way. */
+static int refuse_taken(const char *what, uintptr_t start, size_t size, const char *remedy)
 {
-    long r = syscall(SYS_mmap, address, size, prot, flags, fd, offset);
+    struct maps_entry entry;
+    char place[160];
 
-    return r == -1 ? MAP_FAILED : (void *)r;
+    if (maps_find(start, start + size, &entry) > 0)
+        describe(&entry, place, sizeof(place));
+    else
+        la_format(place, sizeof(place), "nothing in /proc/self/maps, but the system (an emulator?) refuses that address");
+    return la_fail(-EEXIST, "%s %#lx-%#lx is taken: %s%s", what, start, start + size, place, remedy);
 }
 
-/* 0, -EEXIST, -ENOMEM. The address is compared: old kernels and emulators take NOREPLACE for a hint. */
+static int refuse_limit(uintptr_t start, size_t size, int error)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        return la_fail(-error, "cannot map %#lx-%#lx (%zu MiB): RLIMIT_AS is %lu MiB (ulimit -v)", start, start + size, size >> 20,
+                       (unsigned long)limit.rlim_cur >> 20);
+    return la_fail(-error, "cannot map %#lx-%#lx (%zu MiB), errno %d: no such address here, vm.max_map_count or no memory", start,
+                   start + size, size >> 20, error);
+}
+
+/* ---- the reservation ---- */
+
+/* Return: 0, or the positive errno; EEXIST also where the system puts it elsewhere. */
 static int map_noreplace(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
 {
-    void *p = raw_mmap(address, size, prot, flags | MAP_FIXED_NOREPLACE, fd, offset);
+    long p = syscall(SYS_mmap, address, size, prot, (flags & ~MAP_FIXED) | MAP_FIXED_NOREPLACE, fd, offset);
 
-    if (p == MAP_FAILED)
-        return -errno;
+    if (p == -1)
+        return errno;
     if ((uintptr_t)p == address)
         return 0;
-    munmap(p, size);
-    return -EEXIST;
+    syscall(SYS_munmap, p, size);
+    return EEXIST;
 }
 
-static bool first_intruder(void *arg, const struct map_entry *entry)
+static int claim_range(uintptr_t address, size_t size)
 {
-    *(struct map_entry *)arg = *entry;
-    return false;
-}
+    int error = map_noreplace(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-static int refuse(uintptr_t address, size_t size)
-{
-    struct map_entry found = { 0 };
-
-    maps_each(address, address + size, first_intruder, &found);
-    if (found.end == 0)
-        return la_fail(-EEXIST, "addresses %#lx-%#lx cannot be reserved", address, address + size);
-    return la_fail(-EEXIST, "addresses %#lx-%#lx are taken: %lx-%lx %s %s is there; if a sanitizer has it, set LIBALLOC_VSPACE=narrow",
-                   address, address + size, found.start, found.end, found.permissions, found.path[0] ? found.path : "(anonymous)");
-}
-
-static int reserve_arena(void)
-{
-    const struct arena *a = my_arena();
-    int r;
-
-    if (reservation != UNRESERVED)
-        return 0;
-    r = map_noreplace(a->base, a->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (r == -EEXIST)
-        return refuse(a->base, a->size);
-    if (r == 0)
-        madvise((void *)a->base, a->size, MADV_DONTDUMP);
-    reservation = r == 0 ? RESERVED : LAZY;
-    return 0;
-}
-
-/* ---- mappings ---- */
-
-static struct mapped *overlapping(uintptr_t address, size_t size)
-{
-    for (unsigned i = 0; i < mapped_count; i++)
-        if (address < mapped[i].address + mapped[i].size && mapped[i].address < address + size)
-            return &mapped[i];
-    return NULL;
-}
-
-/* Ours to map over: reserved in this process. */
-static bool is_reserved(uintptr_t address, size_t size)
-{
-    const struct arena *a = my_arena();
-
-    return reservation == RESERVED && address >= a->base && address + size <= a->base + a->size;
-}
-
-static int map_locked(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
-{
-    void *p;
-    int r;
-
-    if (overlapping(address, size))
-        return la_fail(-EEXIST, "addresses %#lx-%#lx are mapped by la_mmap() already", address, address + size);
-    if (mapped_count == MAX_MAPPED)
-        return la_fail(-ENOMEM, "%d fixed mappings exist: unmap one first", MAX_MAPPED);
-    r = reserve_arena();
-    if (r < 0)
-        return r;
-    if (is_reserved(address, size)) {
-        p = raw_mmap(address, size, prot, flags | MAP_FIXED, fd, offset);
-        if (p == MAP_FAILED)
-            return la_fail(-errno, "mmap of %zu bytes at %#lx failed (errno %d)", size, address, errno);
-    } else {
-        r = map_noreplace(address, size, prot, flags, fd, offset);
-        if (r == -EEXIST)
-            return refuse(address, size);
-        if (r < 0)
-            return la_fail(r, "mmap of %zu bytes at %#lx failed (errno %d)", size, address, -r);
-    }
-    mapped[mapped_count++] = (struct mapped){ address, size };
-    return 0;
-}
-
-int la_mmap(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
-{
-    int r;
-
-    if (size == 0 || (address | size) & (os_page_size() - 1) || !arena_of(address, size))
-        return la_fail(-EINVAL, "addresses %#lx + %zu: page-aligned ones inside the arena are needed, see la_vspace_arena()", address, size);
-    lock_take(&vspace_lock);
-    r = map_locked(address, size, prot, flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE), fd, offset);
-    lock_give(&vspace_lock);
-    return r;
-}
-
-static int unmap_locked(uintptr_t address, size_t size)
-{
-    struct mapped *m = overlapping(address, size);
-
-    if (!m || m->address != address || m->size != size)
-        return la_fail(-EINVAL, "addresses %#lx + %zu were not mapped by la_mmap()", address, size);
-    if (!is_reserved(address, size)) {
-        munmap((void *)address, size);
-    } else if (raw_mmap(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
-        return la_fail(-errno, "cannot put the reservation of %#lx + %zu back (errno %d)", address, size, errno);
-    } else {
+    /* At once: a core dump would walk terabytes. */
+    if (error == 0)
         madvise((void *)address, size, MADV_DONTDUMP);
+    return error;
+}
+
+/* Does the system refuse MAP_FIXED_NOREPLACE over an existing page with EEXIST, as Linux since 4.17 does? */
+static bool noreplace_is_honoured(uintptr_t address)
+{
+    size_t page = os_page_size();
+    long p = syscall(SYS_mmap, address, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0L);
+
+    if (p != -1)
+        syscall(SYS_munmap, p, page);
+    return p == -1 && errno == EEXIST;
+}
+
+static int reserve(int arena)
+{
+    const struct vspace_range *r = &vspace_ranges[arena];
+    int error = claim_range(r->base, LA_VSPACE_GRANULE);
+
+    if (error == 0) {
+        bool honoured = noreplace_is_honoured(r->base);
+
+        syscall(SYS_munmap, r->base, LA_VSPACE_GRANULE);
+        error = honoured ? claim_range(r->base, r->size) : ENOMEM;
     }
-    *m = mapped[--mapped_count];
+    if (error == EEXIST || error == EPERM)      /* EPERM: TSan, outside its application ranges */
+        return refuse_taken("vspace arena", r->base, r->size,
+                            arena == VSPACE_WIDE ? "; try LIBALLOC_VSPACE=narrow for all processes" : "");
+    states[arena] = error == 0 ? RESERVED : LAZY;
     return 0;
 }
 
-int la_munmap(uintptr_t address, size_t size)
+static int arena_ready(int arena)
 {
-    int r;
+    int saved = errno, r = states[arena] == OPEN ? reserve(arena) : 0;
 
-    lock_take(&vspace_lock);
-    r = unmap_locked(address, size);
-    lock_give(&vspace_lock);
+    errno = saved;
     return r;
 }
 
-/* ---- verify ---- */
+/* I1 again, after a mapping over the reservation has ended or failed (a failed MAP_FIXED may leave a hole). */
+static int put_reservation_back(uintptr_t address, size_t size)
+{
+    void *p = mmap((void *)address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 
-struct verify {
-    void (*report)(void *user, const char *line);
-    void *user;
-    int intruders;
+    if (p == MAP_FAILED)
+        return refuse_limit(address, size, errno);
+    madvise(p, size, MADV_DONTDUMP);
+    return 0;
+}
+
+/* ---- who does not belong there ---- */
+
+/* A piece of the address space that is inside or outside one entry of the table, and one mapping or none. */
+struct piece {
+    uintptr_t start, end;
+    const struct maps_entry *mapping;       /* NULL: nothing is mapped */
+    const struct range_entry *ours;         /* NULL: reservation */
 };
 
-/* Reserved ranges have no permissions; what has some must be in our table. */
-static bool check_entry(void *arg, const struct map_entry *entry)
+static bool looks_reserved(const struct maps_entry *e)
 {
-    struct verify *v = arg;
-    struct mapped *m = overlapping(entry->start, entry->end - entry->start);
-    char line[256];
+    return e->inode == 0 && e->path[0] == '\0' && memcmp(e->perms, "---", 3) == 0;
+}
 
-    if (strncmp(entry->permissions, "---", 3) == 0 || (m && entry->start >= m->address && entry->end <= m->address + m->size))
-        return true;
-    v->intruders++;
-    la_format(line, sizeof(line), "%lx-%lx %s %s", entry->start, entry->end, entry->permissions,
-              entry->path[0] ? entry->path : "(anonymous)");
-    if (v->report)
-        v->report(v->user, line);
-    return true;
+/* What is wrong with @piece, NULL: nothing. */
+static const char *fault_of(const struct piece *piece)
+{
+    if (!piece->mapping)
+        return piece->ours ? "was unmapped without la_munmap()" : "is open: the reservation was unmapped";
+    if (!piece->ours)
+        return looks_reserved(piece->mapping) ? NULL : "was mapped over the reservation";
+    return piece->ours->tag && piece->ours->tag != piece->mapping->inode ? "was mapped over a mapping of la_mmap()" : NULL;
+}
+
+typedef void report_fn(void *user, const char *line);
+
+static int judge(const struct piece *piece, report_fn *report, void *user)
+{
+    const char *fault = fault_of(piece);
+    char line[320];
+
+    if (!fault)
+        return 0;
+    if (report && piece->mapping)
+        la_format(line, sizeof(line), "%#lx-%#lx %s %s %s", piece->start, piece->end, piece->mapping->perms,
+                  piece->mapping->path[0] ? piece->mapping->path : "(no name)", fault);
+    else if (report)
+        la_format(line, sizeof(line), "%#lx-%#lx %s", piece->start, piece->end, fault);
+    if (report)
+        report(user, line);
+    return 1;
+}
+
+/* Judge [start, end), all of one mapping or all unmapped, piece by piece of the table. */
+static int judge_range(const struct range_table *table, uintptr_t start, uintptr_t end, const struct maps_entry *mapping, bool reserved,
+                       report_fn *report, void *user)
+{
+    int faults = 0;
+
+    while (start < end) {
+        const struct range_entry *next = range_find(table, start, end);
+        bool inside = next && next->start <= start;
+        struct piece piece = { .start = start, .end = !next ? end : MIN(end, inside ? next->end : next->start),
+                               .mapping = mapping, .ours = inside ? next : NULL };
+
+        if (inside || reserved)
+            faults += judge(&piece, report, user);
+        start = piece.end;
+    }
+    return faults;
+}
+
+/* Compare /proc with the table between @from and @to. @reserved: what the table does not know must be our reservation. */
+static int scan(const struct range_table *table, uintptr_t from, uintptr_t to, bool reserved, report_fn *report, void *user)
+{
+    struct maps_reader reader;
+    struct maps_entry entry;
+    int faults = 0, r = maps_open(&reader);
+
+    if (r < 0)
+        return la_fail(r, "cannot read /proc/self/maps (errno %d)", -r);
+    while ((r = maps_next(&reader, &entry)) > 0 && entry.start < to) {
+        uintptr_t start = MAX(entry.start, from), end = MIN(entry.end, to);
+
+        if (entry.end <= from)
+            continue;
+        faults += judge_range(table, from, start, NULL, reserved, report, user);
+        faults += judge_range(table, start, end, &entry, reserved, report, user);
+        from = end;
+    }
+    maps_close(&reader);
+    if (r < 0)
+        return la_fail(r, "cannot make sense of /proc/self/maps (errno %d)", -r);
+    return faults + judge_range(table, from, to, NULL, reserved, report, user);
 }
 
 int la_vspace_verify(void (*report)(void *user, const char *line), void *user)
 {
-    struct verify v = { .report = report, .user = user };
-    const struct arena *a = my_arena();
-    int r;
+    struct range_table table;
+    enum arena_state seen[VSPACE_ARENAS];
+    int faults = 0, r;
 
-    lock_take(&vspace_lock);
-    r = reservation == RESERVED ? maps_each(a->base, a->base + a->size, check_entry, &v) : 0;
-    lock_give(&vspace_lock);
-    return r < 0 ? r : v.intruders;
+    /* A copy: @report may allocate, map, or call us. */
+    lock_take(&arena_lock);
+    memcpy(seen, states, sizeof(seen));
+    r = range_copy(&mapped, &table);
+    lock_give(&arena_lock);
+    if (r < 0)
+        return la_fail(r, "no memory to copy the table of mappings");
+    for (int i = 0; i < VSPACE_ARENAS && r >= 0; i++) {
+        const struct vspace_range *a = &vspace_ranges[i];
+
+        if (seen[i] == OPEN)
+            continue;
+        r = scan(&table, a->base, a->base + a->size, seen[i] == RESERVED, report, user);
+        faults += MAX(r, 0);
+    }
+    range_clear(&table);
+    return r < 0 ? r : faults;
 }
 
-/* ---- registry ---- */
+/* ---- mapping ---- */
 
-#define REGISTRY_MAGIC 0x31656361707376ull      /* "vspace1" */
-enum { RECORDS = 4096, NAME_SIZE = 104 };
-
-struct record {
-    uint64_t address, size;
-    char name[NAME_SIZE];
-    uint64_t valid;         /* stored last: REGISTRY_MAGIC ^ address ^ size; anything else: a free record */
-};
-
-_Static_assert(sizeof(struct record) == 128, "records do not cross pages");
-
-struct registry {
-    uint64_t magic;
-    uint64_t unused[15];
-    struct record record[RECORDS];
-};
-
-static bool record_is_valid(const struct record *r)
+/* The inode that /proc will show for a mapping of @fd; 0 where file systems disagree with themselves (overlays). */
+static uint64_t inode_of(int fd, int flags)
 {
-    return r->valid == (REGISTRY_MAGIC ^ r->address ^ r->size) && r->size > 0;
+    struct stat st;
+    struct statfs fs;
+
+    if (flags & MAP_ANONYMOUS || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+        return 0;
+    return fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC ? st.st_ino : 0;
 }
 
-static void registry_path(char *path, size_t size)
+static int check_range(uintptr_t address, size_t size)
 {
-    const char *chosen = getenv("LIBALLOC_VSPACE_REGISTRY");
+    int arena;
 
-    if (chosen && chosen[0])
-        la_format(path, size, "%s", chosen);
-    else
-        la_format(path, size, "/dev/shm/liballoc-vspace-%u", (unsigned)geteuid());
+    if (size == 0 || (address | size) & (os_page_size() - 1))
+        return la_fail(-EINVAL, "range %#lx + %#lx: both must be multiples of the page size, %zu, and not empty", address, size,
+                       os_page_size());
+    arena = vspace_find(address, size);
+    if (arena < 0)
+        return la_fail(-EINVAL, "range %#lx + %#lx lies in no arena: get the address from la_vspace_claim()", address, size);
+    return arena;
 }
 
-static int lock_file(int fd)
+/* I2: what we are about to replace is ours. A hole is nobody's: harmless, and filled by the mapping. */
+static int check_reservation(uintptr_t address, size_t size)
 {
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    struct maps_reader reader;
+    struct maps_entry entry;
+    int r = maps_open(&reader);
 
-    while (fcntl(fd, F_OFD_SETLKW, &lock) < 0)
-        if (errno != EINTR)
-            return -errno;
+    /* Without /proc the reservation must be believed. */
+    if (r < 0)
+        return 0;
+    while ((r = maps_next(&reader, &entry)) > 0 && entry.start < address + size)
+        if (entry.end > address && !looks_reserved(&entry)) {
+            char place[160];
+
+            describe(&entry, place, sizeof(place));
+            maps_close(&reader);
+            return la_fail(-EEXIST, "range %#lx-%#lx is taken: %s was mapped over our reservation", address, address + size, place);
+        }
+    maps_close(&reader);
     return 0;
 }
 
-static int open_file(const char *path)
+static int map_over_reservation(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    struct stat st;
-    int r;
-
-    if (fd < 0)
-        return la_fail(-errno, "cannot open the address registry %s (errno %d): set LIBALLOC_VSPACE_REGISTRY to a file of yours", path, errno);
-    r = fstat(fd, &st) < 0 ? -errno : st.st_uid != geteuid() || !S_ISREG(st.st_mode) ? -EACCES : lock_file(fd);
-    if (r == 0 && posix_fallocate(fd, 0, sizeof(struct registry)) != 0)
-        r = -ENOSPC;
-    if (r < 0) {
-        close(fd);
-        return la_fail(r, "cannot use the address registry %s (errno %d): it must be a regular file of yours", path, -r);
-    }
-    return fd;
-}
-
-/* The registry, locked by the description of *fd and mapped; closed by registry_close(). */
-static int registry_open(int *fd, struct registry **ret)
-{
-    char path[256];
+    int r = check_reservation(address, size);
     void *p;
 
-    registry_path(path, sizeof(path));
-    *fd = open_file(path);
-    if (*fd < 0)
-        return *fd;
-    p = mmap(NULL, sizeof(struct registry), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-    if (p == MAP_FAILED) {
-        int r = -errno;
-        close(*fd);
-        return la_fail(r, "cannot map the address registry %s (errno %d)", path, -r);
-    }
-    *ret = p;
-    if ((*ret)->magic != REGISTRY_MAGIC && (*ret)->magic != 0) {
-        munmap(p, sizeof(struct registry));
-        close(*fd);
-        return la_fail(-EINVAL, "%s is no address registry: remove it, or set LIBALLOC_VSPACE_REGISTRY", path);
-    }
-    (*ret)->magic = REGISTRY_MAGIC;
-    return 0;
-}
-
-static void registry_close(int fd, struct registry *r)
-{
-    munmap(r, sizeof(*r));
-    close(fd);
-}
-
-/* Lowest address that is free for @size bytes and a guard granule on each side; 0: none. */
-static uintptr_t find_gap(const struct registry *r, const struct arena *a, size_t size)
-{
-    uintptr_t at = a->base + LA_VSPACE_GRANULE;
-
-    /* Every record that is in the way moves us behind it; each can do so once per pass, so this ends. */
-    for (bool moved = true; moved;) {
-        moved = false;
-        if (size > a->size || at - a->base > a->size - size)
-            return 0;
-        for (unsigned i = 0; i < RECORDS; i++) {
-            const struct record *rec = &r->record[i];
-
-            if (record_is_valid(rec) && at < rec->address + rec->size + LA_VSPACE_GRANULE && rec->address < at + size + LA_VSPACE_GRANULE) {
-                at = rec->address + rec->size + LA_VSPACE_GRANULE;
-                moved = true;
-            }
-        }
-    }
-    return at;
-}
-
-static int enter(struct registry *r, uintptr_t address, size_t size, const char *name)
-{
-    for (unsigned i = 0; i < RECORDS; i++) {
-        struct record *rec = &r->record[i];
-
-        if (record_is_valid(rec))
-            continue;
-        rec->valid = 0;
-        atomic_signal_fence(memory_order_seq_cst);
-        rec->address = address;
-        rec->size = size;
-        la_format(rec->name, sizeof(rec->name), "%s", name);
-        atomic_signal_fence(memory_order_seq_cst);
-        rec->valid = REGISTRY_MAGIC ^ address ^ size;
+    if (r < 0)
+        return r;
+    p = mmap((void *)address, size, prot, (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset);
+    if (p != MAP_FAILED)
         return 0;
+    r = -errno;
+    put_reservation_back(address, size);
+    if (r == -ENOMEM)
+        return refuse_limit(address, size, ENOMEM);
+    return la_fail(r, "cannot map descriptor %d at %#lx-%#lx (errno %d)", fd, address, address + size, -r);
+}
+
+static int map_lazily(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
+{
+    int error = map_noreplace(address, size, prot, flags, fd, offset);
+
+    switch (error) {
+    case 0:
+        return 0;
+    case EEXIST:
+    case EPERM:
+        return refuse_taken("range", address, size, "");
+    case ENOMEM:
+        return refuse_limit(address, size, error);
+    default:
+        return la_fail(-error, "cannot map descriptor %d at %#lx-%#lx (errno %d)", fd, address, address + size, error);
     }
-    return la_fail(-ENOSPC, "the address registry holds %d claims already: remove heaps", RECORDS);
 }
 
-/* Claims named by a path are dropped when the file is gone. */
-static void drop_lost_files(struct registry *r)
+static int map_locked(int arena, uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
 {
-    for (unsigned i = 0; i < RECORDS; i++)
-        if (record_is_valid(&r->record[i]) && r->record[i].name[0] == '/' && access(r->record[i].name, F_OK) < 0 && errno == ENOENT)
-            r->record[i].valid = 0;
+    const struct range_entry *there;
+    int r = arena_ready(arena);
+
+    if (r < 0)
+        return r;
+    there = range_find(&mapped, address, address + size);
+    if (there)
+        return la_fail(-EEXIST, "range %#lx-%#lx: la_mmap() has mapped %#lx-%#lx in this process already", address, address + size,
+                       there->start, there->end);
+    if (range_insert(&mapped, address, address + size, inode_of(fd, flags)) < 0)
+        return la_fail(-ENOMEM, "no memory for the table of mappings");
+    r = states[arena] == RESERVED ? map_over_reservation(address, size, prot, flags, fd, offset)
+                                  : map_lazily(address, size, prot, flags, fd, offset);
+    if (r < 0)
+        range_remove(&mapped, address, address + size);
+    return r;
 }
 
-int la_vspace_claim(size_t size, const char *name, uintptr_t *ret)
+int la_mmap(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset)
 {
-    struct registry *r;
-    uintptr_t address;
-    int fd, result;
+    int arena = check_range(address, size), saved = errno, r;
 
-    if (size == 0 || size > my_arena()->size || !name || strlen(name) >= NAME_SIZE)
-        return la_fail(-EINVAL, "claim of %zu bytes for \"%.40s\": 1 byte to the arena's size, a name below %d bytes", size, name ? name : "(null)", NAME_SIZE);
-    size = align_up(size, LA_VSPACE_GRANULE);
-    result = registry_open(&fd, &r);
-    if (result < 0)
-        return result;
-    address = find_gap(r, my_arena(), size);
-    if (!address) {
-        drop_lost_files(r);
-        address = find_gap(r, my_arena(), size);
-    }
-    result = address ? enter(r, address, size, name)
-                     : la_fail(-ENOSPC, "the %s arena has no %zu bytes of addresses left: remove heaps", my_arena()->name, size);
-    registry_close(fd, r);
-    if (result == 0)
-        *ret = address;
-    return result;
+    if (arena < 0)
+        return arena;
+    lock_take(&arena_lock);
+    r = map_locked(arena, address, size, prot, flags, fd, offset);
+    lock_give(&arena_lock);
+    errno = saved;
+    return r;
 }
 
-int la_vspace_unclaim(uintptr_t address)
+static int unmap_locked(int arena, uintptr_t address, size_t size)
 {
-    struct registry *r;
-    int fd, result = registry_open(&fd, &r);
+    const struct range_entry *there = range_find(&mapped, address, address + size);
+    int r = 0;
 
-    if (result < 0)
-        return result;
-    result = -ENOENT;
-    for (unsigned i = 0; i < RECORDS; i++)
-        if (record_is_valid(&r->record[i]) && r->record[i].address == address) {
-            r->record[i].valid = 0;
-            result = 0;
-        }
-    registry_close(fd, r);
-    return result;
+    if (!there || there->start != address || there->end != address + size)
+        return la_fail(-EINVAL, "range %#lx-%#lx is not one mapping of la_mmap()", address, address + size);
+    if (states[arena] == RESERVED)
+        r = put_reservation_back(address, size);
+    else if (munmap((void *)address, size) < 0)
+        r = la_fail(-errno, "cannot unmap %#lx-%#lx (errno %d)", address, address + size, errno);
+    if (r == 0)
+        range_remove(&mapped, address, address + size);
+    return r;
 }
 
-int vspace_sweep(bool (*still_used)(void *arg, const char *name, uintptr_t address), void *arg)
+int la_munmap(uintptr_t address, size_t size)
 {
-    struct registry *r;
-    int fd, dropped = 0, result = registry_open(&fd, &r);
+    int arena = check_range(address, size), saved = errno, r;
 
-    if (result < 0)
-        return result;
-    for (unsigned i = 0; i < RECORDS; i++)
-        if (record_is_valid(&r->record[i]) && !still_used(arg, r->record[i].name, r->record[i].address)) {
-            r->record[i].valid = 0;
-            dropped++;
-        }
-    registry_close(fd, r);
-    return dropped;
+    if (arena < 0)
+        return arena;
+    lock_take(&arena_lock);
+    r = unmap_locked(arena, address, size);
+    lock_give(&arena_lock);
+    errno = saved;
+    return r;
 }
 
-/* ---- fork ---- */
+void vspace_lock(void)
+{
+    lock_take(&arena_lock);
+}
+
+void vspace_unlock(void)
+{
+    lock_give(&arena_lock);
+}
+
+int vspace_copy_mapped(struct range_table *ret)
+{
+    int r;
+
+    lock_take(&arena_lock);
+    r = range_copy(&mapped, ret);
+    lock_give(&arena_lock);
+    return r;
+}
+
+/* ---- fork: the child has the same reservation, mappings and table ---- */
 
 void vspace_fork_prepare(void)
 {
-    lock_take(&vspace_lock);
+    vspace_registry_fork_prepare();
+    lock_take(&arena_lock);
 }
 
 void vspace_fork_done(bool child)
 {
     if (child)
-        lock_reset(&vspace_lock);
+        lock_reset(&arena_lock);
     else
-        lock_give(&vspace_lock);
+        lock_give(&arena_lock);
+    vspace_registry_fork_done(child);
 }

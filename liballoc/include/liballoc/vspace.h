@@ -22,15 +22,20 @@ LA_BEGIN_DECLS
 
 /* Unit of the arena, in bytes. */
 #define LA_VSPACE_GRANULE ((size_t)2 << 20)
+/* Bytes of a claim's name. */
+#define LA_VSPACE_NAME_MAX 127
 
 /**
  * la_vspace_claim() - choose and register an address range that no other segment of this user has
  * @size:  bytes, rounded up to LA_VSPACE_GRANULE
- * @name:  who asks, for reports and for la_vspace_sweep(); at most 63 bytes
- * @ret:   the address
+ * @name:  who asks, for reports: 1 to LA_VSPACE_NAME_MAX bytes. A claim named "/PATH" or "/PATH#INODE" is dropped when
+ *         the arena is full and that file is gone for a minute; others stay until la_vspace_unclaim()
+ * @ret:   the address, a multiple of LA_VSPACE_GRANULE; set on success, untouched on failure
  *
- * The claim is kept in the user's registry file until la_vspace_unclaim(), across processes. Nothing is mapped.
- * Return: 0, -EINVAL, -ENOSPC (arena full), -EACCES or another errno of the registry file.
+ * The claim is kept in the user's registry file across processes; nothing is mapped. The file is
+ * $LIBALLOC_VSPACE_REGISTRY, else /dev/shm/liballoc-vspace-UID (without /dev/shm: $XDG_RUNTIME_DIR/liballoc-vspace).
+ * Return: 0, -EINVAL (size 0, name, LIBALLOC_VSPACE), -ENOSPC (arena or registry full), -EACCES (the file is not
+ * this user's alone), -EPROTO (it is something else), -EBUSY (a stopped process has locked it), or another errno.
  */
 LA_API int la_vspace_claim(size_t size, const char *name, uintptr_t *ret);
 
@@ -48,17 +53,22 @@ LA_API int la_vspace_unclaim(uintptr_t address);
  */
 LA_API int la_mmap(uintptr_t address, size_t size, int prot, int flags, int fd, off_t offset);
 
-/** la_munmap() - end a mapping made by la_mmap(): the range is reserved again, never left open. Return: 0, -EINVAL. */
+/**
+ * la_munmap() - end a mapping made by la_mmap(): the range is reserved again, never left open
+ * @address, @size: exactly as given to la_mmap()
+ *
+ * Return: 0, -EINVAL (no such mapping), -ENOMEM (the mapping stays).
+ */
 LA_API int la_munmap(uintptr_t address, size_t size);
 
-/** la_vspace_arena() - the arena this process uses (or would use). Return: 0. */
+/** la_vspace_arena() - the arena that this process claims from. Return: 0, -EINVAL (LIBALLOC_VSPACE has another word). */
 LA_API int la_vspace_arena(uintptr_t *base, size_t *size);
 
 /**
- * la_vspace_verify() - look for mappings in our reservation that are not ours
- * @report: one line per intruder with range, permissions and file; may be NULL
+ * la_vspace_verify() - look for mappings in our reservation that are not ours, and for holes in it
+ * @report: one line per finding with range, permissions and file; may be NULL; may allocate and call la_*
  *
- * Return: number of intruders, or a negative errno.
+ * Return: number of findings, or a negative errno (no /proc).
  */
 LA_API int la_vspace_verify(void (*report)(void *user, const char *line), void *user);
 
