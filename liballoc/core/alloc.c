@@ -27,9 +27,17 @@
 
 static NOINLINE void *alloc_slow(size_t size, struct la_chain *chain)
 {
-    int saved = errno;
+    int saved;
     bool zeroed;
-    void *block = chain_alloc(chain, size, &zeroed);
+    void *block;
+
+    if (chain->kind == CHAIN_HEAP) {
+        block = shared_alloc_fast(chain, size);
+        if (likely(block != NULL))
+            return block;
+    }
+    saved = errno;
+    block = chain_alloc(chain, size, &zeroed);
 
     errno = block ? saved : ENOMEM;
     return block;
@@ -52,20 +60,27 @@ static NOINLINE void *alloc_medium(size_t size, struct la_chain *chain)
     return block;
 }
 
+/* A bin by its offset in the chain. Hidden from the compiler, which else spends an instruction on the sum to use it twice. */
+static inline struct la_bin *bin_at(struct la_chain *chain, size_t offset)
+{
+    __asm__("" : "+r"(offset));
+    return (struct la_bin *)((char *)chain + offset);
+}
+
 static inline __attribute__((always_inline)) void *alloc_from(struct la_chain *chain, size_t size)
 {
-    struct la_bin *bin;
+    size_t offset;
     void **top;
     void *block;
 
     if (unlikely(size > TABLE_MAX))
         return alloc_medium(size, chain);
-    bin = (struct la_bin *)((char *)chain + la_bin_offset[(size + 7) / 8]);
-    top = bin->top;
+    offset = la_bin_offset[(size + 7) / 8];
+    top = bin_at(chain, offset)->top;
     block = *top;
     if (unlikely(!page_block_is_marked(block)))
         return alloc_slow(size, chain);
-    bin->top = top - 1;
+    bin_at(chain, offset)->top = top - 1;
     /* Takes the mark away: a second entry of the block will not be handed out. */
     *(uint64_t *)block = 0;
     return block;
@@ -233,11 +248,12 @@ static void free_page_block(struct la_page *page, void *block)
 
 static NOINLINE void free_slow(void *block)
 {
-    int saved = errno;
-    struct la_page *page;
+    struct la_page *page = region_entry(block);
+    int saved;
 
-    if (!block)
+    if (!block || (page->kind == PAGE_SHARED && likely(shared_free_fast(page, block))))
         return;
+    saved = errno;
     page = region_page(block);
     la_tls_busy++;
     if (page && page->kind != PAGE_SHARED)
@@ -248,27 +264,40 @@ static NOINLINE void free_slow(void *block)
     errno = saved;
 }
 
+/*
+ * The page's blocks are the chain's own to free. A plain load, so that it folds into the compare: the value changes only between other chains
+ * while it is not ours, and an aligned pointer is read whole.
+ */
+static inline bool page_is_own(const struct la_page *page, const struct la_chain *chain)
+{
+#ifdef __SANITIZE_THREAD__
+    return atomic_load_explicit(&page->fast_chain, memory_order_relaxed) == chain;
+#else
+    return *(struct la_chain *const *)&page->fast_chain == chain;
+#endif
+}
+
 void la_free(void *block)
 {
     struct la_chain *chain = la_tls_default;
     struct la_page *page = region_entry(block);
-    struct la_bin *bin;
+    size_t offset;
     void **top;
 
-    if (unlikely(atomic_load_explicit(&page->fast_chain, memory_order_relaxed) != chain) || unlikely(!page_is_block_start(page, block))) {
+    if (unlikely(!page_is_own(page, chain)) || unlikely(!page_is_block_start(page, block))) {
         free_slow(block);
         return;
     }
-    bin = (struct la_bin *)((char *)chain + page->bin_offset);
-    top = bin->top;
+    offset = page->bin_offset;
+    top = bin_at(chain, offset)->top;
     /* Full, or freed again at once. */
-    if (unlikely(top == bin->last) || unlikely(*top == block)) {
+    if (unlikely(top == bin_at(chain, offset)->last) || unlikely(*top == block)) {
         free_slow(block);
         return;
     }
     *(uint64_t *)block = la_free_mark;
     top[1] = block;
-    bin->top = top + 1;
+    bin_at(chain, offset)->top = top + 1;
 }
 
 /* ---- size, realloc ---- */
@@ -312,14 +341,26 @@ static void *resize_in_place(struct la_page *page, void *block, size_t size)
     return ok ? block : NULL;
 }
 
+/* A small block keeps its size when it is freed, and realloc() may leave it where it is: the mark has to tell. */
+static const char *why_not_resize(const struct la_page *page, const void *block)
+{
+    struct la_chain *owner;
+
+    if (!page || page->kind != PAGE_SMALL || likely(!page_block_is_marked(block)))
+        return NULL;
+    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    return why_not(owner == la_tls_own ? owner : NULL, page, block);
+}
+
 static void *realloc_in(struct la_chain *chain, void *block, size_t size)
 {
     size_t old = la_usable_size(block);
     struct la_page *page = region_page(block);
+    const char *why = old == 0 ? foreign_text : why_not_resize(page, block);
     void *moved;
 
-    if (unlikely(old == 0)) {
-        report(NULL, block, foreign_text);
+    if (unlikely(why != NULL)) {
+        report(old == 0 ? NULL : page, block, why);
         errno = EINVAL;
         return NULL;
     }

@@ -265,8 +265,10 @@ void *huge_alloc(struct la_chain *chain, size_t size, size_t alignment, bool *ze
     struct la_page *page;
 
     *zeroed = false;
-    page = chain->source == &la_default_source ? new_mapping(size, alignment, zeroed)
-                                               : source_take_run(chain->source, size, alignment);
+    page = chain->source == &la_default_source ? new_mapping(size, alignment, zeroed) : NULL;
+    /* Also when the system has no address space left: what small blocks have given back lies in the source. */
+    if (!page)
+        page = source_take_run(chain->source, size, alignment);
     if (!page)
         return NULL;
     describe(page, chain);

@@ -23,7 +23,7 @@
 #include "core/size_class.h"
 #include "core/source.h"
 
-enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32 };
+enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 8 };
 
 uint64_t la_no_block = 1;    /* no mark: see page_mark_init() */
 /* The empty stack that all closed bins share: has no room. */
@@ -374,30 +374,46 @@ static void *pop(struct la_chain *chain, struct la_bin *bin)
     }
 }
 
-static void *take_small(struct la_chain *chain, unsigned c)
+/* Blocks of @page into the bin, or one straight out (*block) when there are no bins; returns how many. */
+static unsigned take_page(struct la_chain *chain, unsigned c, struct la_page *page, void **block)
 {
     struct la_bin *bin = &chain->bins[c];
+    unsigned n;
+
+    if (chain->rooms) {
+        n = chain->ops->take(chain, page, bin->top + 1, MIN(MAX(chain->rooms[c].capacity / 2, 1u), (unsigned)(bin->last - bin->top)));
+        bin->top += n;
+    } else {
+        n = page_take(page, block, 1);
+        if (n > 0 && !chain->ops->hand_out(*block))
+            *block = NULL;
+    }
+    if (!page_has_free(page))
+        pool_unlist_page(chain, page);
+    return n;
+}
+
+static void *take_small(struct la_chain *chain, unsigned c)
+{
     struct la_page *page = chain->avail[c];
     void *block = NULL;
-    unsigned n;
+    unsigned n = 0;
 
     if (!page)
         page = new_page(chain, c);
-    if (!page)
-        return NULL;
-    if (chain->rooms) {
-        n = chain->ops->take(chain, page, bin->top + 1, MAX(chain->rooms[c].capacity / 2, 1u));
-        bin->top += n;
-        chain->rooms[c].refills++;
-        block = pop(chain, bin);
-    } else {
-        n = page_take(page, &block, 1);
-        if (n > 0 && !chain->ops->hand_out(block))
-            block = NULL;
+    /* Where pages have a free block here and there, several share the cost of the slow path. */
+    for (; page && n < REFILL_MIN; page = chain->avail[c]) {
+        unsigned got = take_page(chain, c, page, &block);
+
+        n += got;
+        if (got == 0 || !chain->rooms)
+            break;
     }
     chain->taken += n;
-    if (!page_has_free(page))
-        pool_unlist_page(chain, page);
+    if (chain->rooms && n > 0) {
+        chain->rooms[c].refills++;
+        block = pop(chain, &chain->bins[c]);
+    }
     return block;
 }
 

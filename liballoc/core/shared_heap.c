@@ -41,11 +41,7 @@ static struct la_lock table_lock = LOCK_INIT(RANK_HEAP);
 static _Atomic(struct la_heap *) heaps[MAX_HEAPS];
 static uint32_t next_serial;
 
-/* Which lane the thread has in each heap of the table; the serial tells lanes of a heap that was detached. */
-static __thread struct {
-    struct lane *lane;
-    uint32_t serial;
-} tls_lanes[MAX_HEAPS];
+__thread struct thread_lane la_tls_lanes[MAX_HEAPS];
 
 /* ---- geometry and format ---- */
 
@@ -419,15 +415,10 @@ static NOINLINE struct lane *lend_lane(struct la_heap *heap)
     lock_give(&heap->lock);
     if (!lane)
         return NULL;
-    tls_lanes[heap->index].lane = lane;
-    tls_lanes[heap->index].serial = heap->serial;
+    la_tls_lanes[heap->index].lane = lane;
+    la_tls_lanes[heap->index].serial = heap->serial;
     thread_watch_end();
     return lane;
-}
-
-struct lane *heap_lane_if_any(struct la_heap *heap)
-{
-    return tls_lanes[heap->index].serial == heap->serial ? tls_lanes[heap->index].lane : NULL;
 }
 
 struct lane *heap_lane(struct la_heap *heap)
@@ -451,7 +442,7 @@ static void thread_ends(void)
         lock_take(&heap->lock);
         lane->idle = true;
         lock_give(&heap->lock);
-        tls_lanes[i].lane = NULL;
+        la_tls_lanes[i].lane = NULL;
     }
 }
 
@@ -509,7 +500,7 @@ static void fork_child(void)
     lock_reset(&table_lock);
     if (la_tls_default->kind == CHAIN_HEAP)
         la_tls_default = la_tls_own ? la_tls_own : &la_chain_none;
-    memset(tls_lanes, 0, sizeof(tls_lanes));
+    memset(la_tls_lanes, 0, sizeof(la_tls_lanes));
     for (unsigned i = 0; i < MAX_HEAPS; i++) {
         struct la_heap *heap = atomic_load(&heaps[i]);
 

@@ -69,8 +69,22 @@ bool block_find(struct la_heap *heap, const void *address, struct block_ref *ret
 
 /* The calling thread's lane in @heap, lent now if need be; NULL: none left or out of memory. */
 struct lane *heap_lane(struct la_heap *heap);
+
+/* Which lane the thread has in each heap of the table; the serial tells lanes of a heap that was detached. */
+struct thread_lane {
+    struct lane *lane;
+    uint32_t serial;
+};
+
+extern HIDDEN __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
+
 /* The same, but NULL if it has none. */
-struct lane *heap_lane_if_any(struct la_heap *heap);
+static inline struct lane *heap_lane_if_any(const struct la_heap *heap)
+{
+    const struct thread_lane *mine = &la_tls_lanes[heap->index];
+
+    return likely(mine->serial == heap->serial) ? mine->lane : NULL;
+}
 
 /* Enter @lane's number as the owner of free macro blocks etc.: the operations of pool.c for lanes. */
 extern HIDDEN const struct la_pool_ops lane_pool_ops;

@@ -421,6 +421,7 @@ static void lane_page_given(struct la_chain *chain, struct la_page *page)
     struct heap_slice *slice = slice_of(heap, page->macro->index, at);
     unsigned epoch = slice_epoch(atomic_load_explicit(&slice->page, memory_order_relaxed));
 
+    atomic_store_explicit(&page->chain, NULL, memory_order_relaxed);    /* see own_page() */
     atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, epoch, 0), memory_order_release);
     for (unsigned i = 1; i < page->slices; i++)
         atomic_store_explicit(&(slice + i)->page, 0, memory_order_relaxed);
@@ -866,6 +867,82 @@ void *shared_alloc(struct la_chain *face, size_t size, size_t alignment)
     block = c < SMALL_CLASSES ? alloc_small(lane, c, face->policy) : alloc_run(lane, MAX(size, (size_t)1), alignment, face->policy);
     la_tls_busy--;
     return block;
+}
+
+/* The view of the page around @block, if the page is one slice of small blocks of @lane's own; else NULL. */
+static inline struct la_page *own_page(const struct la_heap *heap, const struct lane *lane, const void *block)
+{
+    struct la_page *page = &heap->segment.pages[(size_t)((const char *)block - heap->payload) >> SLICE_SHIFT];
+
+    /* The chain first: only its owner writes the rest of a view. */
+    if (atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain || page->kind != PAGE_SMALL)
+        return NULL;
+    return page;
+}
+
+enum { STATE_MASK = (1 << 20) - 1, FREE_MASK = 3 << 12 };   /* epoch, state and lane; state */
+
+void *shared_alloc_fast(struct la_chain *face, size_t size)
+{
+    struct la_heap *heap = face->owner_data;
+    struct lane *lane = heap_lane_if_any(heap);
+    struct la_bin *bin;
+    struct la_page *page;
+    _Atomic(word_t) *word;
+    void *block;
+    word_t w, mine;
+
+    if (unlikely(!lane) || unlikely(size > TABLE_MAX) || unlikely(la_tls_busy))
+        return NULL;
+    bin = (struct la_bin *)((char *)lane->hidden + la_bin_offset[(MAX(size, (size_t)9) + 7) / 8]);
+    block = *bin->top;
+    if (unlikely(block == &la_no_block))
+        return NULL;
+    page = own_page(heap, lane, block);
+    if (unlikely(!page))
+        return NULL;
+    word = page_words(page) + quotient((uintptr_t)block - page->start, page->divisor);
+    /* Acquire: see block_release(). */
+    w = atomic_load_explicit(word, memory_order_acquire);
+    if (unlikely(w & FREE_MASK))
+        return NULL;
+    bin->top--;
+    mine = face->policy == LA_KEEP ? (word_t)WORD_HEAP << 12 : (word_t)WORD_HELD << 12 | lane->number;
+    atomic_store_explicit(word, (w & ~(word_t)STATE_MASK) | page_epoch(page) << 14 | mine, memory_order_release);
+    return block;
+}
+
+bool shared_free_fast(struct la_page *entry, void *block)
+{
+    struct la_heap *heap = container_of(entry, struct la_heap, page);
+    struct lane *lane = heap_lane_if_any(heap);
+    unsigned __int128 product;
+    struct la_page *page;
+    struct la_bin *bin;
+    _Atomic(word_t) *word;
+    word_t w, freed, epoch;
+
+    if (unlikely(!lane) || unlikely(la_tls_busy))
+        return false;
+    page = own_page(heap, lane, block);
+    if (unlikely(!page))
+        return false;
+    product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
+    bin = (struct la_bin *)((char *)lane->hidden + page->bin_offset);
+    if (unlikely((uint64_t)product >= page->divisor) || unlikely(bin->top == bin->last))
+        return false;
+    word = page_words(page) + (size_t)(product >> 64);
+    w = atomic_load_explicit(word, memory_order_relaxed);
+    epoch = page_epoch(page) << 14;
+    freed = ((w & ~(word_t)STATE_MASK) + (1u << 20)) | epoch;
+    if ((w & STATE_MASK) == (epoch | (word_t)WORD_HELD << 12 | lane->number)) {
+        atomic_store_explicit(word, freed, memory_order_release);
+    } else if ((w & STATE_MASK) != (epoch | (word_t)WORD_HEAP << 12) ||
+               !atomic_compare_exchange_strong_explicit(word, &w, freed, memory_order_acq_rel, memory_order_relaxed)) {
+        return false;
+    }
+    *++bin->top = block;
+    return true;
 }
 
 /* ---- free ---- */

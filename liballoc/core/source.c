@@ -33,11 +33,20 @@ static struct la_lock grow_lock = LOCK_INIT(RANK_GROW);
 
 enum { FIRST_SEGMENT = 64 << 20, SMALLEST_SEGMENT = 4 << 20, LARGEST_SEGMENT = 1 << 30 };
 
+static void *map_segment(size_t size)
+{
+    return os_map_aligned(size, size >= 32 * MiB ? MACRO_SIZE : SLICE_SIZE);
+}
+
 static int anon_acquire(void *self, size_t min, size_t wanted, struct la_range *ret)
 {
     (void)self;
     for (size_t size = wanted; size >= min; size = MAX(size / 2, min)) {
-        void *p = os_map_aligned(size, size >= 32 * MiB ? MACRO_SIZE : SLICE_SIZE);
+        void *p = map_segment(size);
+
+        /* Before the least is refused, what was kept of huge blocks has to go. */
+        if (!p && size == min && huge_trim() > 0)
+            p = map_segment(size);
         if (p) {
             *ret = (struct la_range){ .base = p, .size = size };
             return 0;

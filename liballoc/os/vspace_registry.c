@@ -43,7 +43,7 @@ enum {
     REGISTRY_VERSION = 1,
     RECORD_SIZE = 192,
     MAX_RECORDS = 8192,
-    LOCK_PATIENCE_MS = 5000,    /* a healthy holder needs less than one */
+    LOCK_PATIENCE_MS = 2000,    /* a healthy holder needs less than one */
     BANDS = 64,                 /* units of an arena where a user's first claim may start */
     SWEEP_AGE = 60,             /* seconds */
 };
