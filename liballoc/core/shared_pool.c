@@ -477,6 +477,12 @@ static void set_owner(struct la_heap *heap, uint32_t macro, uint64_t owner)
     atomic_store_explicit(&heap->macros[macro].owner, owner, memory_order_release);
 }
 
+/* The one block of a large page is free. Acquire: see take(). */
+static bool run_is_free(struct la_heap *heap, uint32_t macro, unsigned slice, unsigned epoch)
+{
+    return word_state(atomic_load_explicit(run_word(slice_of(heap, macro, slice)), memory_order_acquire), epoch) == WORD_FREE;
+}
+
 /* Our view of a macro block that we own, from the page words; its pages with free blocks are listed. */
 static void view_macro(struct la_chain *chain, uint32_t macro)
 {
@@ -501,6 +507,8 @@ static void view_macro(struct la_chain *chain, uint32_t macro)
             page->free = page;
             covered |= bits_run(i, page->slices);
             pool_list_page(chain, page);
+        } else if (slice_kind(word) == SLICE_LARGE && run_is_free(heap, macro, i, slice_epoch(word))) {
+            atomic_store_explicit(&slice_of(heap, macro, i)->page, slice_make(SLICE_FREE, 0, 0, slice_epoch(word), 0), memory_order_release);
         } else if (slice_kind(word) == SLICE_LARGE) {
             page->kind = PAGE_LARGE;
             page->slices = (uint16_t)slice_count(word);
@@ -632,10 +640,10 @@ static void take_hints(struct la_chain *chain, struct la_macro *m)
             reopen(page, hint);
             pool_list_page(chain, page);
         } else if (page->kind == PAGE_LARGE) {
-            struct heap_slice *slice = slice_of(lane_of(chain)->heap, m->index, i);
-            unsigned epoch = slice_epoch(atomic_load_explicit(&slice->page, memory_order_relaxed));
+            struct la_heap *heap = lane_of(chain)->heap;
+            slice_t word = atomic_load_explicit(&slice_of(heap, m->index, i)->page, memory_order_relaxed);
 
-            if (word_state(atomic_load_explicit(run_word(slice), memory_order_acquire), epoch) == WORD_FREE) {
+            if (run_is_free(heap, m->index, i, slice_epoch(word))) {
                 pool_free(chain, page, (void *)page->start);
                 if (m->chain != chain)
                     return;     /* that was its last block: the macro block went back */
@@ -667,14 +675,20 @@ static void lane_slow_call(struct la_chain *chain)
     sweep(chain, SWEEP_MACROS);
 }
 
+static bool is_quarantined(const struct la_heap *heap)
+{
+    if (!atomic_load_explicit(&heap->header->quarantined, memory_order_relaxed))
+        return false;
+    la_fail(-EUCLEAN, "heap %s is quarantined: an invariant was found broken, la_heap_fsck() names it", heap->header->name);
+    return true;
+}
+
 static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
 {
     uint32_t macros = chain->macro_count;
 
-    if (atomic_load_explicit(&lane_of(chain)->heap->header->quarantined, memory_order_relaxed)) {
-        la_fail(-EUCLEAN, "heap %s is quarantined: an invariant was found broken, see shms fsck", lane_of(chain)->heap->header->name);
+    if (is_quarantined(lane_of(chain)->heap))
         return false;
-    }
     if (adopt(chain) || take_free(chain))
         return true;
     /* Full: now every hint counts. */
@@ -746,6 +760,8 @@ static void *take_run(struct lane *lane, size_t size)
     struct heap_slice *slice;
     word_t held;
 
+    if (is_quarantined(heap))
+        return NULL;
     if (size > heap->size || !find_free_run(heap, lane->number, n, &first)) {
         la_fail(-ENOMEM, "heap %s has no %u free macro blocks in a row", heap->header->name, n);
         return NULL;

@@ -32,7 +32,7 @@ LA_API void la_default_restore_(struct la_chain **previous);
  * back however the statement is left (break, return, goto; in C++ also by an exception), longjmp excepted.
  */
 #define LA_WITH_CHAIN(chain)                                                                           \
-    for (struct la_chain *la_previous_ __attribute__((cleanup(la_default_restore_))) =                 \
+    for (struct la_chain *la_previous_ __attribute__((cleanup(la_default_restore_), unused)) =         \
              la_default_set(chain), *la_once_ = (struct la_chain *)1;                                  \
          la_once_; la_once_ = NULL)
 

@@ -1,0 +1,210 @@
+#include "../support/shared.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include "core/shared_heap.h"
+
+static void a_heap_is_attached_once_per_process(void **state)
+{
+    struct shared *s = *state;
+    struct la_heap *second;
+
+    assert_int_equal(la_heap_attach(s->name, 0, &second), -EALREADY);
+    assert_non_null(strstr(la_last_error(), s->name));
+}
+
+static void a_heap_that_is_a_default_chain_is_not_detached(void **state)
+{
+    struct shared *s = *state;
+    struct la_chain *previous = la_default_set(la_heap_chain(s->heap, LA_KEEP));
+    void *block = la_malloc(100);
+
+    assert_int_equal(la_heap_detach(s->heap), -EBUSY);
+    la_default_set(previous);
+    assert_true((char *)block >= s->heap->base && (char *)block < s->heap->base + s->heap->size);
+    la_free(block);
+}
+
+static int address_is_the_same(struct la_heap *heap)
+{
+    const char *text = la_load(heap, shared_root(heap, "text"));
+
+    return text && strcmp(text, "plain pointers work") == 0 ? 0 : 1;
+}
+
+static void another_process_sees_the_same_addresses(void **state)
+{
+    struct shared *s = *state;
+    char *text = la_heap_hold(s->heap, 64);
+
+    strcpy(text, "plain pointers work");
+    assert_int_equal(la_publish(s->heap, shared_root(s->heap, "text"), NULL, text), 0);
+    assert_int_equal(shared_run(s, address_is_the_same), 0);
+}
+
+static int free_the_text(struct la_heap *heap)
+{
+    void *text = la_take(heap, shared_root(heap, "text"), LA_NO_NEXT);
+
+    la_free(text);
+    return text ? 0 : 1;
+}
+
+static void a_block_is_freed_by_another_process(void **state)
+{
+    struct shared *s = *state;
+
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(la_publish(s->heap, shared_root(s->heap, "text"), NULL, la_heap_hold(s->heap, 300000)), 0);
+        assert_int_equal(shared_run(s, free_the_text), 0);
+    }
+    assert_int_equal(shared_count(s).blocks[HEAP], 0);
+}
+
+static void roots_are_found_by_name_and_listed_in_order(void **state)
+{
+    struct shared *s = *state;
+    la_link *a = shared_root(s->heap, "a"), *b = shared_root(s->heap, "b"), *found;
+    const char *name;
+
+    assert_ptr_not_equal(a, b);
+    assert_ptr_equal(shared_root(s->heap, "a"), a);
+    assert_int_equal(la_heap_root_at(s->heap, 1, &name, &found), 0);
+    assert_string_equal(name, "b");
+    assert_ptr_equal(found, b);
+    assert_int_equal(la_heap_root_at(s->heap, 2, &name, &found), -ENOENT);
+    assert_int_equal(la_heap_root(s->heap, "no/slash", &found), -EINVAL);
+    assert_int_equal(la_heap_root(s->heap, "", &found), -EINVAL);
+    for (int i = 2; i < LA_HEAP_MAX_ROOTS; i++) {
+        char text[16];
+        snprintf(text, sizeof(text), "r%d", i);
+        assert_int_equal(la_heap_root(s->heap, text, &found), 0);
+    }
+    assert_int_equal(la_heap_root(s->heap, "one-too-many", &found), -ENOSPC);
+}
+
+/* A memfd with a heap in it, changed by @offset and @value before it is attached. */
+static int attach_changed(size_t offset, uint64_t value, off_t length)
+{
+    int fd = memfd_create("heap", MFD_CLOEXEC);
+    uintptr_t address;
+    struct la_heap *heap;
+    int r;
+
+    assert_int_equal(la_vspace_claim(LA_HEAP_MIN_SIZE, "changed", &address), 0);
+    assert_int_equal(la_heap_format(fd, LA_HEAP_MIN_SIZE, address, "changed"), 0);
+    if (offset != SIZE_MAX)
+        assert_int_equal(pwrite(fd, &value, sizeof(value), (off_t)offset), sizeof(value));
+    if (length)
+        assert_int_equal(ftruncate(fd, length), 0);
+    r = la_heap_attach_fd(fd, 0, &heap);
+    if (r == 0)
+        assert_int_equal(la_heap_detach(heap), 0);
+    la_vspace_unclaim(address);
+    return r;
+}
+
+static void damaged_and_foreign_files_are_refused(void **state)
+{
+    struct la_heap *heap;
+
+    (void)state;
+    assert_int_equal(attach_changed(SIZE_MAX, 0, 0), 0);
+    assert_int_equal(attach_changed(0, 42, 0), -EINVAL);
+    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_version), 99, 0), -EPROTO);
+    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), 99, 0), -EPROTO);
+    assert_int_equal(attach_changed(offsetof(struct heap_header, payload_at), 4096, 0), -EINVAL);
+    assert_int_equal(attach_changed(SIZE_MAX, 0, 4 << 20), -EINVAL);
+    assert_non_null(strstr(la_last_error(), "truncated"));
+    assert_int_equal(la_heap_attach_fd(open("/etc/passwd", O_RDONLY | O_CLOEXEC), 0, &heap), -EINVAL);
+}
+
+static void format_refuses_small_sizes_bad_names_and_bad_addresses(void **state)
+{
+    int fd = memfd_create("heap", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(la_heap_format(fd, 1 << 20, 0x410000200000, "x"), -EINVAL);
+    assert_int_equal(la_heap_format(fd, 8 << 20, 12345, "x"), -EINVAL);
+    assert_int_equal(la_heap_format(fd, 8 << 20, 0x410000200000, "a/b"), -EINVAL);
+    assert_int_equal(la_heap_format(fd, 8 << 20, 0x410000200000, NULL), -EINVAL);
+    close(fd);
+}
+
+static void *use_a_lane(void *arg)
+{
+    struct la_heap *heap = arg;
+
+    for (int i = 0; i < 100; i++)
+        la_free(la_heap_hold(heap, (size_t)i * 10));
+    return NULL;
+}
+
+static void threads_give_their_lanes_back(void **state)
+{
+    struct shared *s = *state;
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+
+    for (int i = 0; i < 50; i++) {
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, use_a_lane, s->heap), 0);
+        pthread_join(thread, NULL);
+    }
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_true(info.lanes <= 2);
+    assert_int_equal(info.processes, 1);
+}
+
+static void a_forked_child_has_no_heap_and_its_parent_keeps_its_own(void **state)
+{
+    struct shared *s = *state;
+    void *block = la_heap_hold(s->heap, 64);
+    struct la_chain *previous = la_default_set(la_heap_chain(s->heap, LA_HELD));
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        struct la_heap *again;
+        void *mine = la_malloc(64);     /* private memory: the default chain did not follow */
+        int bad = !mine || la_default_get() != NULL || la_heap_attach(s->name, 0, &again) < 0;
+
+        _exit(bad);
+    }
+    la_default_set(previous);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    la_heap_recover(s->heap, NULL, NULL);
+    assert_int_equal(shared_count(s).blocks[HELD], 1);
+    la_free(block);
+}
+
+static void processes_are_listed(void **state)
+{
+    struct shared *s = *state;
+    struct la_heap_process process;
+
+    assert_int_equal(la_heap_processes(s->heap, &process, 1), 1);
+    assert_int_equal(process.pid, getpid());
+    assert_true(process.alive);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        shared_test(a_heap_is_attached_once_per_process),
+        shared_test(a_heap_that_is_a_default_chain_is_not_detached),
+        shared_test(another_process_sees_the_same_addresses),
+        shared_test(a_block_is_freed_by_another_process),
+        shared_test(roots_are_found_by_name_and_listed_in_order),
+        cmocka_unit_test(damaged_and_foreign_files_are_refused),
+        cmocka_unit_test(format_refuses_small_sizes_bad_names_and_bad_addresses),
+        shared_test(threads_give_their_lanes_back),
+        shared_test(a_forked_child_has_no_heap_and_its_parent_keeps_its_own),
+        shared_test(processes_are_listed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
