@@ -8,8 +8,6 @@
 
 /* About one bucket per this many bytes of text: a few words in each, whatever the size of the job. */
 enum { BYTES_PER_BUCKET = 512, BUCKETS_MIN = 1 << 8, BUCKETS_MAX = 1 << 18 };
-/* A worker claims this part of its share at a time: large enough to be taken over, small enough to balance. */
-enum { BATCHES_PER_WORKER = 32, BATCH_MAX = 64 };
 
 static uint32_t buckets_for(uint64_t bytes)
 {
@@ -20,13 +18,6 @@ static uint32_t buckets_for(uint64_t bytes)
     return buckets;
 }
 
-static uint32_t batch_for(uint32_t files, unsigned workers)
-{
-    uint32_t batch = files / (workers * BATCHES_PER_WORKER) + 1;
-
-    return batch < BATCH_MAX ? batch : BATCH_MAX;
-}
-
 static void *bundle_calloc(struct la_bundle *bundle, size_t size)
 {
     void *block = la_bundle_alloc(bundle, size);
@@ -35,7 +26,8 @@ static void *bundle_calloc(struct la_bundle *bundle, size_t size)
 }
 
 /* All of the job in blocks of @bundle; NULL: out of memory. */
-static struct job *build_job(struct la_bundle *bundle, const char *paths, size_t paths_size, uint32_t files, uint32_t buckets)
+static struct job *build_job(struct la_bundle *bundle, const char *paths, size_t paths_size, uint32_t files,
+                             uint32_t buckets)
 {
     struct job *job = bundle_calloc(bundle, sizeof(*job));
     struct file *file = bundle_calloc(bundle, files * sizeof(*file));
@@ -54,6 +46,16 @@ static struct job *build_job(struct la_bundle *bundle, const char *paths, size_t
     job->buckets = buckets;
     job->bucket = bucket;
     return job;
+}
+
+/* Half of the files in equal parts, so that each worker has its share however late the scheduler lets it begin. */
+static void deal(struct job *job, unsigned workers)
+{
+    job->dealt = job->files / 2;
+    job->hands = workers;
+    job->next = job->dealt;
+    for (uint32_t i = 0; i < job->dealt; i++)
+        job->file[i].holder = 1 + i % workers;
 }
 
 int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint32_t files, uint64_t bytes, unsigned workers,
@@ -76,7 +78,7 @@ int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint3
         return -ENOMEM;
     }
     job->bytes = bytes;
-    job->batch = batch_for(files, workers);
+    deal(job, workers);
     r = la_bundle_publish(bundle, root, NULL, job);
     if (r < 0) {
         la_bundle_abort(bundle);
@@ -102,28 +104,32 @@ static bool claim(struct file *file, uint32_t worker)
 {
     uint32_t nobody = NOBODY;
 
-    /* Acquire: pairs with the release in job_return_claims(); sees what a dead worker did to the file. */
-    return atomic_compare_exchange_strong_explicit(&file->holder, &nobody, worker, memory_order_acquire, memory_order_relaxed);
+    return atomic_compare_exchange_strong(&file->holder, &nobody, worker);
 }
 
-unsigned job_claim(struct job *job, uint32_t worker, struct file **ret)
+/* Those from number job->dealt on, one after the other; then what the dead gave back, which lies anywhere. */
+static struct file *claim_free(struct job *job, uint32_t worker)
 {
-    unsigned claimed = 0;
-    uint32_t first = job->files;
+    while (job->next < job->files) {
+        uint32_t i = atomic_fetch_add(&job->next, 1);
 
-    if (atomic_load_explicit(&job->next, memory_order_relaxed) < job->files)
-        first = atomic_fetch_add_explicit(&job->next, job->batch, memory_order_relaxed);
-    for (uint32_t i = first; i < job->files && i - first < job->batch; i++)
-        if (claim(&job->file[i], worker))
-            ret[claimed++] = &job->file[i];
-    if (claimed > 0)
-        return claimed;
+        if (i < job->files && claim(&job->file[i], worker))
+            return &job->file[i];
+    }
+    for (uint32_t i = 0; i < job->files; i++)
+        if (job->file[i].holder == NOBODY && claim(&job->file[i], worker))
+            return &job->file[i];
+    return NULL;
+}
 
-    /* What the dead gave back lies anywhere, also what one passed over by job->next, without claiming it yet. */
-    for (uint32_t i = 0; i < job->files && claimed < job->batch; i++)
-        if (atomic_load_explicit(&job->file[i].holder, memory_order_relaxed) == NOBODY && claim(&job->file[i], worker))
-            ret[claimed++] = &job->file[i];
-    return claimed;
+struct file *job_claim(struct job *job, uint32_t worker, uint32_t *cursor)
+{
+    uint32_t i = worker - 1 + *cursor * job->hands;
+
+    if (worker > job->hands || i >= job->dealt)
+        return claim_free(job, worker);
+    ++*cursor;
+    return &job->file[i];
 }
 
 unsigned job_return_claims(struct job *job, uint32_t worker)
@@ -133,8 +139,7 @@ unsigned job_return_claims(struct job *job, uint32_t worker)
     for (uint32_t i = 0; i < job->files; i++) {
         uint32_t holder = worker;
 
-        if (atomic_compare_exchange_strong_explicit(&job->file[i].holder, &holder, NOBODY, memory_order_acq_rel,
-                                                    memory_order_relaxed))
+        if (atomic_compare_exchange_strong(&job->file[i].holder, &holder, NOBODY))
             returned++;
     }
     return returned;
@@ -145,8 +150,15 @@ uint32_t job_count_files(const struct job *job, uint32_t holder)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < job->files; i++)
-        n += atomic_load_explicit(&job->file[i].holder, memory_order_acquire) == holder;
+        n += job->file[i].holder == holder;
     return n;
+}
+
+void job_each_word(struct la_heap *heap, struct job *job, word_visitor *visit, void *user)
+{
+    for (uint32_t i = 0; i < job->buckets; i++)
+        for (const struct word *word = la_load(heap, &job->bucket[i].words); word; word = word->next)
+            visit(word, user);
 }
 
 int job_lock(struct la_heap *heap, struct job *job)
@@ -154,6 +166,19 @@ int job_lock(struct la_heap *heap, struct job *job)
     int r = la_mutex_lock(heap, &job->lock);
 
     return r == -EOWNERDEAD ? 0 : r;
+}
+
+int job_wait(struct la_heap *heap, struct job *job, const struct timespec *timeout)
+{
+    int r = la_cond_wait(heap, &job->changed, &job->lock, timeout);
+
+    return r == -EOWNERDEAD || r == -ETIMEDOUT ? 0 : r;
+}
+
+int job_announce(struct la_heap *heap, struct job *job)
+{
+    la_cond_broadcast(heap, &job->changed);
+    return la_mutex_unlock(heap, &job->lock);
 }
 
 uint32_t hash_of(const char *text, size_t length)

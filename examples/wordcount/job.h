@@ -71,7 +71,8 @@ struct bucket {
 };
 
 struct job {
-    uint32_t files, buckets, batch;     /* buckets: a power of two; batch: files that a worker claims at a time */
+    uint32_t files, buckets;            /* buckets: a power of two */
+    uint32_t dealt, hands;              /* the first files are dealt to so many workers in turn, the rest to who is free */
     uint64_t bytes;                     /* of text in all files */
     struct file *file;
     struct bucket *bucket;
@@ -81,8 +82,11 @@ struct job {
     struct la_cond changed;
     uint32_t ready;                     /* workers that stand at the start */
     bool started;
-    uint64_t nanoseconds;               /* that the work took; set when it is done */
-    uint32_t returned;                  /* files that dead workers had claimed */
+
+    /* For the summary, set by the coordinator. */
+    uint64_t nanoseconds;               /* from the start to the last file */
+    uint64_t killed, returned;          /* workers; files that they had claimed */
+    uint64_t reclaimed_blocks, reclaimed_bytes;
 };
 
 enum { JOB_BLOCKS = 4 };                /* blocks of the heap that job_create() makes */
@@ -93,16 +97,28 @@ int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint3
 /* The job of @heap, made by another process. Return: 0, -ENOENT. */
 int job_find(struct la_heap *heap, struct job **ret);
 
-/* Claim up to job->batch files for @worker. Return: how many, 0: every file is done or somebody else's. */
-unsigned job_claim(struct job *job, uint32_t worker, struct file **ret);
+/*
+ * The next file for @worker to work on: one dealt to it, else one that nobody has claimed. @cursor: how far the worker has
+ * come, at first 0. NULL: every file is done or somebody else's.
+ */
+struct file *job_claim(struct job *job, uint32_t worker, uint32_t *cursor);
 /* What the dead @worker had claimed is anybody's again. Return: number of files. */
 unsigned job_return_claims(struct job *job, uint32_t worker);
 
 /* Number of files with @holder (also NOBODY and DONE). */
 uint32_t job_count_files(const struct job *job, uint32_t holder);
 
-/* Lock job->lock; there is nothing to repair. Return: 0 or a negative errno. */
+/* Call @visit for every word of the table. No worker may be at work. */
+typedef void word_visitor(const struct word *word, void *user);
+void job_each_word(struct la_heap *heap, struct job *job, word_visitor *visit, void *user);
+
+/*
+ * job->lock: take it, wait under it for a change or until @timeout (NULL: for ever), tell everybody of a change and give it
+ * back. When a holder has died there is nothing to repair. Return: 0 or a negative errno.
+ */
 int job_lock(struct la_heap *heap, struct job *job);
+int job_wait(struct la_heap *heap, struct job *job, const struct timespec *timeout);
+int job_announce(struct la_heap *heap, struct job *job);
 
 uint32_t hash_of(const char *text, size_t length);
 

@@ -42,7 +42,7 @@ static struct word *insert_word(struct la_heap *heap, struct bucket *bucket, con
 
     if (!word)
         return NULL;
-    step(true);
+    step(false);
     *word = (struct word){ .hash = tally->hash, .length = tally->length };
     memcpy(word->text, tally->text, tally->length);
     if (la_push(heap, &bucket->words, word, offsetof(struct word, next)) < 0) {

@@ -6,13 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct la_heap;
-
 /* How the coordinator kills one of its workers. */
 enum kill_way {
     KILL_NONE,
-    KILL_HOLDING,       /* at a seeded step that finds it holding blocks */
-    KILL_STEP,          /* at a seeded step */
+    KILL_BUNDLE,        /* at a seeded step with an open bundle: many blocks in hand */
+    KILL_STEP,          /* at any seeded step */
     KILL_TIME,          /* from outside, after a seeded time */
 };
 
@@ -25,7 +23,7 @@ struct options {
     unsigned top;                       /* words to print; 0: all, in no order */
     uint32_t number;                    /* of this worker, from 1 */
     uint64_t die_at;                    /* steps.h */
-    bool die_holding;
+    bool die_in_bundle;
 };
 
 /* Each returns the process's exit status. */
@@ -37,7 +35,5 @@ int run_remove(const struct options *options);
 
 /* Print "wordcount: WHAT: REASON"; @code is the negative errno that a call returned. Return: EXIT_FAILURE. */
 int complain(const char *what, int code);
-
-int open_heap(const struct options *options, size_t create_size, struct la_heap **ret);
 
 #endif

@@ -3,12 +3,12 @@
 #include "steps.h"
 
 static uint64_t steps, die_at;
-static bool only_holding;
+static bool only_in_bundle;
 
-void steps_die_at(uint64_t number, bool holding)
+void steps_die_at(uint64_t number, bool in_bundle)
 {
     die_at = number;
-    only_holding = holding;
+    only_in_bundle = in_bundle;
 }
 
 void steps_end(void)
@@ -17,9 +17,8 @@ void steps_end(void)
         raise(SIGKILL);
 }
 
-void step(bool holding)
+void step(bool in_bundle)
 {
-    steps++;
-    if (die_at && steps >= die_at && (holding || !only_holding))
+    if ((in_bundle || !only_in_bundle) && ++steps == die_at)
         raise(SIGKILL);
 }

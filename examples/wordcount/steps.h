@@ -10,12 +10,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Die at step @number, or at the next one that finds the worker holding blocks if @holding; 0: never. */
-void steps_die_at(uint64_t number, bool holding);
+/* Die at step @number, or with @in_bundle at that of the steps with an open bundle; 0: never. */
+void steps_die_at(uint64_t number, bool in_bundle);
 /* The worker's work is over before it came to step @number: die now. */
 void steps_end(void);
 
-/* @holding: blocks of the heap belong to this process now, and would be free after its death. */
-void step(bool holding);
+/* @in_bundle: the worker has a bundle open, hundreds of blocks perhaps that nobody else knows of. */
+void step(bool in_bundle);
 
 #endif

@@ -1,11 +1,10 @@
 /*
  * worker.c - one of several processes that index the files of the job.
  */
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "count.h"
+#include "heap_access.h"
 #include "job.h"
 #include "merge.h"
 #include "roles.h"
@@ -17,7 +16,7 @@ static int free_tallies(struct la_heap *heap, struct file *file)
     struct tally *tally;
 
     while ((tally = la_take(heap, &file->tallies, offsetof(struct tally, next)))) {
-        step(true);
+        step(false);
         la_free(tally);
         step(false);
     }
@@ -40,61 +39,61 @@ static int index_file(struct la_heap *heap, struct job *job, struct file *file)
     return r;
 }
 
-static int index_files(struct la_heap *heap, struct job *job, struct file **file, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++) {
-        int r = index_file(heap, job, file[i]);
-
-        if (r < 0)
-            return complain(file[i]->path, r);
-    }
-    return 0;
-}
-
 /* Stand at the start until all workers are there, so that the seed and not the scheduler says who works on what. */
 static int wait_for_start(struct la_heap *heap, struct job *job)
 {
     int r = job_lock(heap, job);
 
     if (r < 0)
-        return complain("lock of the job", r);
+        return r;
     job->ready++;
     la_cond_broadcast(heap, &job->changed);
-    while (!job->started && (r == 0 || r == -EOWNERDEAD))
-        r = la_cond_wait(heap, &job->changed, &job->lock, NULL);
-    la_mutex_unlock(heap, &job->lock);
-    return r == 0 || r == -EOWNERDEAD ? 0 : complain("waiting for the start", r);
+    while (r == 0 && !job->started)
+        r = job_wait(heap, job, NULL);
+    return r < 0 ? r : la_mutex_unlock(heap, &job->lock);
 }
 
-/* Nothing to claim, but another worker may die, and leave something. False: all files are done. */
-static bool wait_for_claims(struct la_heap *heap, struct job *job)
+/* Nothing to claim, but another worker may die, and leave something. 1: it has, 0: all files are done. */
+static int wait_for_claims(struct la_heap *heap, struct job *job)
 {
     bool more = false;
+    int r = job_lock(heap, job);
 
-    if (job_lock(heap, job) < 0)
-        return false;
-    while (job_count_files(job, DONE) < job->files && !(more = job_count_files(job, NOBODY) > 0))
-        la_cond_wait(heap, &job->changed, &job->lock, NULL);
+    while (r == 0 && job_count_files(job, DONE) < job->files && !(more = job_count_files(job, NOBODY) > 0))
+        r = job_wait(heap, job, NULL);
     /* The last to finish tells those who wait for it to die. */
-    if (!more)
-        la_cond_broadcast(heap, &job->changed);
-    la_mutex_unlock(heap, &job->lock);
-    return more;
+    if (r == 0)
+        r = job_announce(heap, job);
+    return r < 0 ? r : more;
+}
+
+static int index_files(struct la_heap *heap, struct job *job, uint32_t number, uint32_t *cursor)
+{
+    struct file *file;
+
+    while ((file = job_claim(job, number, cursor))) {
+        int r = index_file(heap, job, file);
+
+        if (r < 0) {
+            complain(file->path, r);
+            return r;
+        }
+    }
+    return 0;
 }
 
 static int work(struct la_heap *heap, struct job *job, uint32_t number)
 {
-    struct file **file = la_calloc(job->batch, sizeof(struct file *));
+    uint32_t cursor = 0;
     int r = wait_for_start(heap, job);
 
     do {
-        unsigned n;
-
-        while (file && r == 0 && (n = job_claim(job, number, file)) > 0)
-            r = index_files(heap, job, file, n);
+        if (r >= 0)
+            r = index_files(heap, job, number, &cursor);
         steps_end();
-    } while (file && r == 0 && wait_for_claims(heap, job));
-    la_free(file);
+        if (r == 0)
+            r = wait_for_claims(heap, job);
+    } while (r > 0);
     return r;
 }
 
@@ -102,16 +101,17 @@ int run_worker(const struct options *options)
 {
     struct la_heap *heap;
     struct job *job;
-    int r = open_heap(options, 0, &heap);
+    int r = heap_open(options, 0, &heap);
 
     if (r < 0)
         return complain("attaching the heap", r);
     r = job_find(heap, &job);
     if (r < 0)
         return complain("finding the job", r);
-    steps_die_at(options->die_at, options->die_holding);
-    if (work(heap, job, options->number) != 0)
-        return EXIT_FAILURE;
-    la_heap_detach(heap);
+    steps_die_at(options->die_at, options->die_in_bundle);
+    r = work(heap, job, options->number);
+    if (r < 0)
+        return complain("working", r);
+    heap_close(heap);
     return EXIT_SUCCESS;
 }

@@ -356,6 +356,9 @@ static void realloc_without_block_or_size(void **state)
     errno = 77;
     assert_null(opaque(realloc(block, opaque_size(0))));    /* glibc: freed, and no error */
     assert_int_equal(errno, 77);
+    block = opaque(realloc(NULL, opaque_size(0)));          /* malloc(0) */
+    assert_non_null(block);
+    free(block);
     block = opaque(reallocarray(NULL, 10, 10));
     assert_non_null(block);
     block = opaque(reallocarray(block, 1000, 10));

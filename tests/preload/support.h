@@ -12,7 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {        /* CMocka's header does not say so itself */
+#endif
 #include <cmocka.h>
+#ifdef __cplusplus
+}
+#endif
 
 #include <dlfcn.h>
 #include <malloc.h>

@@ -1,0 +1,120 @@
+/*
+ * headroom.c - limits that the kernel enforces by killing instead of by an error.
+ *
+ * fallocate() on a memfd knows no limit but the memory itself: asked for more than there is, it fills the machine and wakes the OOM
+ * killer. So the request is compared before. Page cache that can be dropped counts as available.
+ */
+#include "segments/headroom.h"
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fmt.h"
+#include "base/util.h"
+
+enum { TEXT_SIZE = 4096, PATH_SIZE = 512 };
+
+static bool read_text(const char *path, char *text)
+{
+    CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, TEXT_SIZE - 1);
+
+    text[MAX(n, 0)] = '\0';
+    return n > 0;
+}
+
+/* The number behind @key at the start of a line ("": the first line); SIZE_MAX when it is not there or no number ("max"). */
+static size_t number_after(const char *text, const char *key)
+{
+    size_t number = 0, length = strlen(key);
+
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        const char *c;
+
+        line += *line == '\n';
+        if (strncmp(line, key, length) != 0)
+            continue;
+        c = line + length + strspn(line + length, " ");
+        if (*c < '0' || *c > '9')
+            break;
+        for (; *c >= '0' && *c <= '9'; c++)
+            number = number * 10 + (size_t)(*c - '0');
+        return number;
+    }
+    return SIZE_MAX;
+}
+
+static size_t machine_headroom(void)
+{
+    char text[TEXT_SIZE];
+    size_t kib = read_text("/proc/meminfo", text) ? number_after(text, "MemAvailable:") : SIZE_MAX;
+
+    return kib == SIZE_MAX ? SIZE_MAX : kib * KiB;
+}
+
+/* Where the two generations of control groups keep the same things. */
+static const struct layout {
+    const char *mark;           /* before our group's path in /proc/self/cgroup */
+    const char *root;
+    const char *limit, *usage;  /* files */
+    const char *cache;          /* word in memory.stat: pages that can be dropped */
+} layouts[] = {
+    { "0::", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file" },
+    { ":memory:", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file" },
+};
+
+static size_t group_number(const struct layout *l, const char *group, const char *file, const char *key)
+{
+    char path[PATH_SIZE], text[TEXT_SIZE];
+
+    if (la_format(path, sizeof(path), "%s%s/%s", l->root, group, file) >= sizeof(path) || !read_text(path, text))
+        return SIZE_MAX;
+    return number_after(text, key);
+}
+
+static size_t headroom_of(const struct layout *l, const char *group)
+{
+    size_t limit = group_number(l, group, l->limit, ""), usage, cache;
+
+    if (limit == SIZE_MAX)
+        return SIZE_MAX;
+    usage = group_number(l, group, l->usage, "");
+    cache = group_number(l, group, "memory.stat", l->cache);
+    if (usage == SIZE_MAX)
+        return SIZE_MAX;
+    usage -= MIN(usage, cache == SIZE_MAX ? 0 : cache);
+    return limit - MIN(limit, usage);
+}
+
+/* A limit may be set on our group or on any above it. */
+static size_t group_headroom(const struct layout *l)
+{
+    char text[TEXT_SIZE], *group, *end;
+    size_t least = SIZE_MAX;
+
+    if (!read_text("/proc/self/cgroup", text) || !(group = strstr(text, l->mark)))
+        return SIZE_MAX;
+    group += strlen(l->mark);
+    group[strcspn(group, "\n")] = '\0';
+    while ((end = strrchr(group, '/'))) {
+        size_t here = headroom_of(l, group[1] ? group : "");
+
+        least = MIN(least, here);
+        *end = '\0';
+    }
+    return least;
+}
+
+size_t seg_headroom(void)
+{
+    size_t least = machine_headroom();
+
+    for (size_t i = 0; i < ARRAY_SIZE(layouts); i++) {
+        size_t group = group_headroom(&layouts[i]);
+
+        least = MIN(least, group);
+    }
+    return least;
+}

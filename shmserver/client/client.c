@@ -1,0 +1,208 @@
+/*
+ * client.c - the requests of the public API, one function each.
+ *
+ * A list comes in pages that are complete in themselves; the callback is called between them, with no lock held.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/error.h"
+#include "shmserver/client/connection.h"
+#include "shmserver/protocol/record.h"
+
+enum { LA_FLAGS = LA_HEAP_FORK_ALLOW | LA_HEAP_NO_RECOVER };
+
+/* Of the name the daemon judges; here only that it fits into a message. */
+static int put_name(struct wire_message *m, const char *name)
+{
+    if (!name || strlen(name) > LA_HEAP_NAME_MAX)
+        return la_fail(-EINVAL, "name \"%.80s\": use 1 to %d of A-Z a-z 0-9 . _ -, the first no . or -", name ? name : "(null)",
+                       LA_HEAP_NAME_MAX);
+    wire_put_text(m, TLV_NAME, name);
+    return 0;
+}
+
+/* Makes a repeated request the same request; that it is unique is a comfort, not a right. */
+static void put_key(struct wire_message *m)
+{
+    uint64_t key;
+
+    if (getrandom(&key, sizeof(key), 0) == sizeof(key))
+        wire_put_u64(m, TLV_KEY, 0, key);
+}
+
+int shms_heap_create(struct shms_client *client, const char *name, size_t size)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_CREATE, 0, 0);
+    r = put_name(&m, name);
+    if (r < 0)
+        return r;
+    wire_put_u64(&m, TLV_SIZE, TLV_CRITICAL, size);
+    put_key(&m);
+    return connection_ask(client, &m, NULL);
+}
+
+int shms_heap_open(struct shms_client *client, const char *name, size_t size, unsigned flags, struct la_heap **ret)
+{
+    struct wire_message m;
+    int fd = -1, r;
+
+    if (flags & ~(unsigned)(LA_FLAGS | SHMS_CREATE_ONLY))
+        return la_fail(-EINVAL, "shms_heap_open() flags %#x are unknown", flags);
+    if ((flags & SHMS_CREATE_ONLY) && size == 0)
+        return la_fail(-EINVAL, "SHMS_CREATE_ONLY needs the size of the new heap");
+    wire_begin(&m, WIRE_ATTACH, 0, 0);
+    r = put_name(&m, name);
+    if (r < 0)
+        return r;
+    if (size > 0) {
+        wire_put_u64(&m, TLV_SIZE, TLV_CRITICAL, size);
+        put_key(&m);
+    }
+    if (flags & SHMS_CREATE_ONLY)
+        wire_put_u64(&m, TLV_EXCLUSIVE, TLV_CRITICAL, 1);
+    r = connection_ask(client, &m, &fd);
+    if (r == 0 && fd < 0)
+        r = la_fail(-EPROTO, "shmserver answered without the heap's descriptor");
+    if (r < 0)
+        return r;
+    /* A description of its own, and the heap's from now on: its lock is this process's death certificate. */
+    return la_heap_attach_fd(fd, flags & LA_FLAGS, ret);
+}
+
+int shms_heap_close(struct shms_client *client, struct la_heap *heap)
+{
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct wire_message m;
+    int r;
+
+    if (!heap)
+        return 0;
+    r = la_heap_info(heap, &info);
+    if (r == 0)
+        r = la_heap_detach(heap);
+    if (r < 0)
+        return r;
+    wire_begin(&m, WIRE_DETACH, 0, 0);
+    wire_put_u64(&m, TLV_ID, 0, info.id);
+    /* A courtesy that spares the daemon a search; a daemon that is gone needs none. */
+    connection_ask(client, &m, NULL);
+    return 0;
+}
+
+int shms_heap_remove(struct shms_client *client, const char *name)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_REMOVE, 0, 0);
+    r = put_name(&m, name);
+    return r < 0 ? r : connection_ask(client, &m, NULL);
+}
+
+int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret)
+{
+    size_t size = ret ? ret->struct_size : 0;
+    struct shms_heap heap;
+    struct wire_message m;
+    struct wire_tlv tlv;
+    int r;
+
+    if (size < sizeof(ret->struct_size) || size > 4 * sizeof(heap))
+        return la_fail(-EINVAL, "set struct_size to sizeof(struct shms_heap) before the call");
+    wire_begin(&m, WIRE_INFO, 0, 0);
+    r = put_name(&m, name);
+    if (r == 0)
+        r = connection_ask(client, &m, NULL);
+    if (r < 0)
+        return r;
+    if (!wire_find(&m, TLV_HEAP, &tlv) || !record_get_heap(&tlv, &heap))
+        return la_fail(-EPROTO, "shmserver answered without saying anything about heap %s", name);
+    memset(ret, 0, size);
+    memcpy(ret, &heap, MIN(size, sizeof(heap)));
+    ret->struct_size = size;
+    return 0;
+}
+
+/* ---- lists ---- */
+
+struct list {
+    enum wire_type type;
+    const char *name;       /* only of this heap; NULL: of all */
+    /* The user's callback: one of the two, or none. */
+    void (*each_heap)(void *user, const struct shms_heap *heap);
+    void (*each_process)(void *user, const struct shms_process *process);
+    void *user;
+};
+
+static int ask_page(struct shms_client *client, const struct list *list, uint64_t after, struct wire_message *m)
+{
+    int r = 0;
+
+    wire_begin(m, list->type, 0, 0);
+    if (list->name)
+        r = put_name(m, list->name);
+    if (after)
+        wire_put_u64(m, TLV_AFTER, TLV_CRITICAL, after);
+    return r < 0 ? r : connection_ask(client, m, NULL);
+}
+
+/* Return: 1 if the TLV is a record of the list, else 0. */
+static int hand_out(const struct list *list, const struct wire_tlv *tlv)
+{
+    struct shms_process process;
+    struct shms_heap heap;
+
+    if (list->type == WIRE_LIST && record_get_heap(tlv, &heap)) {
+        if (list->each_heap)
+            list->each_heap(list->user, &heap);
+        return 1;
+    }
+    if (list->type == WIRE_PROCESSES && record_get_process(tlv, &process)) {
+        if (list->each_process)
+            list->each_process(list->user, &process);
+        return 1;
+    }
+    return 0;
+}
+
+static int run_list(struct shms_client *client, const struct list *list)
+{
+    uint64_t after = 0, next;
+    int count = 0;
+
+    for (;;) {
+        struct wire_message m;
+        struct wire_tlv tlv;
+        int r = ask_page(client, list, after, &m);
+
+        if (r < 0)
+            return r;
+        for (size_t cursor = 0; wire_next(&m, &cursor, &tlv);)
+            count += hand_out(list, &tlv);
+        if (!wire_get_u64(&m, TLV_NEXT, &next))
+            return count;
+        if (next <= after)
+            return la_fail(-EPROTO, "shmserver's list goes in circles");
+        after = next;
+    }
+}
+
+int shms_list(struct shms_client *client, void (*each)(void *user, const struct shms_heap *heap), void *user)
+{
+    const struct list list = { .type = WIRE_LIST, .each_heap = each, .user = user };
+
+    return run_list(client, &list);
+}
+
+int shms_processes(struct shms_client *client, const char *name,
+                   void (*each)(void *user, const struct shms_process *process), void *user)
+{
+    const struct list list = { .type = WIRE_PROCESSES, .name = name, .each_process = each, .user = user };
+
+    return run_list(client, &list);
+}

@@ -1,0 +1,365 @@
+#include "shmserver/daemon/answer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <liballoc/error.h>
+
+#include "base/error.h"
+#include "shmserver/daemon/log.h"
+#include "shmserver/daemon/peer.h"
+#include "shmserver/daemon/reaper.h"
+#include "shmserver/daemon/server.h"
+#include "shmserver/daemon/view.h"
+#include "shmserver/protocol/fdpass.h"
+#include "shmserver/protocol/record.h"
+
+/* A request and the answer that grows. Handlers return 0, or a negative errno with its sentence in la_last_error(). */
+struct call {
+    struct peer *peer;
+    struct registry *registry;
+    const struct wire_message *request;
+    struct wire_message *reply;
+    int fd;
+};
+
+/* ---- reading requests ---- */
+
+static int get_name(const struct call *call, char name[LA_HEAP_NAME_MAX + 1])
+{
+    if (!wire_get_text(call->request, TLV_NAME, name, LA_HEAP_NAME_MAX + 1))
+        return la_fail(-EINVAL, "the request has no name of a heap of at most %d bytes", LA_HEAP_NAME_MAX);
+    return 0;
+}
+
+static int get_segment(const struct call *call, struct segment **ret)
+{
+    char name[LA_HEAP_NAME_MAX + 1];
+    int r = get_name(call, name);
+
+    if (r < 0)
+        return r;
+    *ret = registry_find(call->registry, name);
+    return *ret ? 0 : -ENOENT;
+}
+
+/* ---- requests ---- */
+
+static int hello(struct call *call)
+{
+    uint64_t min = 0, max = 0, version;
+
+    if (!wire_get_u64(call->request, TLV_VERSION_MIN, &min) || !wire_get_u64(call->request, TLV_VERSION_MAX, &max) || min > max)
+        return la_fail(-EINVAL, "the hello says no versions");
+    if (max < WIRE_VERSION_MIN || min > WIRE_VERSION_MAX)
+        return la_fail(-EPROTO, "the client speaks protocol versions %u to %u, this shmserver (%s) %d to %d: use the same release", (unsigned)min,
+                       (unsigned)max, SERVER_VERSION, WIRE_VERSION_MIN, WIRE_VERSION_MAX);
+    version = MIN(max, (uint64_t)WIRE_VERSION_MAX);
+    call->peer->version = (uint16_t)version;
+    wire_put_u64(call->reply, TLV_VERSION, 0, version);
+    wire_put_text(call->reply, TLV_SERVER, "shmserver " SERVER_VERSION);
+    return 0;
+}
+
+static int create_segment(const struct call *call, const char *name, struct segment **ret)
+{
+    uint64_t size, key = 0;
+    int r;
+
+    if (!wire_get_u64(call->request, TLV_SIZE, &size))
+        return la_fail(-EINVAL, "the request says no size of the heap");
+    wire_get_u64(call->request, TLV_KEY, &key);
+    r = registry_create(call->registry, name, size, key, call->peer->id.uid, ret);
+    if (r == 0)
+        log_write(LOG_INFO, "heap %s of %lu bytes is made for process %d (%s, user %u)", name, (unsigned long)(*ret)->file.size,
+                  call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
+    return r;
+}
+
+static int create(struct call *call)
+{
+    char name[LA_HEAP_NAME_MAX + 1];
+    struct segment *segment;
+    int r = get_name(call, name);
+
+    if (r == 0)
+        r = create_segment(call, name, &segment);
+    if (r == 0)
+        wire_put_u64(call->reply, TLV_ID, 0, segment->id);
+    return r;
+}
+
+static int find_or_create(const struct call *call, struct segment **ret)
+{
+    char name[LA_HEAP_NAME_MAX + 1];
+    uint64_t size = 0, exclusive = 0;
+    int r = get_name(call, name);
+
+    if (r < 0)
+        return r;
+    wire_get_u64(call->request, TLV_SIZE, &size);
+    wire_get_u64(call->request, TLV_EXCLUSIVE, &exclusive);
+    if (!exclusive) {
+        *ret = registry_find(call->registry, name);
+        if (*ret)
+            return 0;
+    }
+    if (exclusive && !size)
+        return la_fail(-EINVAL, "a heap that must be new needs a size");
+    return size ? create_segment(call, name, ret) : -ENOENT;
+}
+
+static int attach(struct call *call)
+{
+    struct segment *segment;
+    int r = find_or_create(call, &segment);
+
+    if (r < 0)
+        return r;
+    call->fd = memfile_reopen(&segment->file);
+    if (call->fd < 0)
+        return call->fd;
+    r = segment_hold(segment, call->peer, &call->peer->holdings);
+    if (r < 0) {
+        close_fd(&call->fd);
+        return r;
+    }
+    wire_put_u64(call->reply, TLV_ID, 0, segment->id);
+    return 0;
+}
+
+/* Of a heap that it does not hold (any more): the state that was asked for. */
+static int detach(struct call *call)
+{
+    struct holding *holding;
+    struct segment *segment;
+    uint64_t id;
+
+    if (!wire_get_u64(call->request, TLV_ID, &id))
+        return la_fail(-EINVAL, "the request does not say which heap");
+    segment = registry_find_id(call->registry, id);
+    holding = segment ? segment_find_holding(segment, call->peer) : NULL;
+    if (!holding)
+        return 0;
+    holding_drop(holding);
+    if (segment->removed)
+        reaper_look(segment, now_ms());
+    return 0;
+}
+
+static int remove_heap(struct call *call)
+{
+    struct segment *segment;
+    uid_t uid = call->peer->id.uid;
+    int r = get_segment(call, &segment);
+
+    if (r < 0)
+        return r;
+    if (uid != segment->owner && uid != 0 && uid != geteuid())
+        return la_fail(-EPERM, "heap %s belongs to user %u: ask him to remove it", segment->name, segment->owner);
+    log_write(LOG_INFO, "heap %s is removed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command, uid);
+    registry_remove(segment);
+    reaper_look(segment, now_ms());
+    return 0;
+}
+
+static int info(struct call *call)
+{
+    struct shms_heap heap;
+    struct segment *segment;
+    int r = get_segment(call, &segment);
+
+    if (r == 0)
+        r = view_describe(segment, &heap);
+    if (r == 0)
+        record_put_heap(call->reply, &heap);
+    return r;
+}
+
+/* ---- lists: as many records as fit, and the cursor of the last one if there are more ---- */
+
+/* Keep room for NEXT. */
+enum { NEXT_SIZE = 16 };
+
+static bool has_room(const struct wire_message *m, size_t record)
+{
+    return m->header.length + 8 + record + NEXT_SIZE <= WIRE_MAX;
+}
+
+static int list(struct call *call)
+{
+    uint64_t after = 0;
+    struct segment *segment;
+
+    wire_get_u64(call->request, TLV_AFTER, &after);
+    for (segment = registry_after(call->registry, after); segment; segment = registry_after(call->registry, after)) {
+        struct shms_heap heap;
+
+        if (!has_room(call->reply, sizeof(heap))) {
+            wire_put_u64(call->reply, TLV_NEXT, 0, after);
+            break;
+        }
+        after = segment->serial;
+        /* One that cannot be looked into is logged, and does not hide the others. */
+        if (!segment->removed && view_describe(segment, &heap) == 0)
+            record_put_heap(call->reply, &heap);
+    }
+    return 0;
+}
+
+/*
+ * Cursor of a list of processes: | 0 | serial of the segment 54 | slot + 1, 9 | for its processes, then | 1 | serial of the peer 63 | for
+ * connections without a heap.
+ */
+#define CURSOR_PEERS ((uint64_t)1 << 63)
+enum { CURSOR_SLOT_BITS = 9 };
+
+_Static_assert(LA_HEAP_MAX_PROCESSES < 1 << CURSOR_SLOT_BITS, "a slot fits into a cursor");
+
+/* The user of a process, if it is connected and sees itself under the number that we see. */
+static uint32_t uid_of(const struct segment *segment, int32_t pid)
+{
+    list_for_each(node, &segment->holders) {
+        const struct peer *peer = list_entry(node, struct holding, in_segment)->peer;
+
+        if (peer->id.pid == pid)
+            return peer->id.uid;
+    }
+    return UINT32_MAX;
+}
+
+static bool put_process(struct call *call, const struct shms_process *process, uint64_t *cursor, uint64_t at)
+{
+    if (!has_room(call->reply, sizeof(*process))) {
+        wire_put_u64(call->reply, TLV_NEXT, 0, *cursor);
+        return false;
+    }
+    record_put_process(call->reply, process);
+    *cursor = at;
+    return true;
+}
+
+/* false: the message is full */
+static bool put_processes_of(struct call *call, struct segment *segment, uint64_t *cursor)
+{
+    struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
+    int n = view_processes(segment, processes);
+
+    for (int i = 0; i < n; i++) {
+        const struct la_heap_process *p = &processes[i];
+        uint64_t at = segment->serial << CURSOR_SLOT_BITS | (p->slot + 1);
+        struct shms_process process = { .struct_size = sizeof(process), .pid = p->pid, .uid = uid_of(segment, p->pid), .lanes = p->lanes,
+                                        .state = p->alive ? SHMS_ATTACHED : SHMS_DEAD };
+
+        if (at <= *cursor)
+            continue;
+        memcpy(process.command, p->command, sizeof(process.command));
+        memcpy(process.heap, segment->name, sizeof(process.heap));
+        if (!put_process(call, &process, cursor, at))
+            return false;
+    }
+    return true;
+}
+
+static void put_idle_peers(struct call *call, uint64_t *cursor)
+{
+    list_for_each(node, &call->peer->server->peers) {
+        const struct peer *peer = list_entry(node, struct peer, node);
+        uint64_t at = CURSOR_PEERS | peer->serial;
+        struct shms_process process = { .struct_size = sizeof(process), .pid = peer->id.pid, .uid = peer->id.uid, .state = SHMS_CONNECTED };
+
+        if (peer == call->peer || !list_is_empty(&peer->holdings) || at <= *cursor)
+            continue;
+        memcpy(process.command, peer->id.command, sizeof(process.command));
+        if (!put_process(call, &process, cursor, at))
+            return;
+    }
+}
+
+static int processes(struct call *call)
+{
+    struct segment *segment = NULL;
+    uint64_t cursor = 0, serial;
+    struct wire_tlv tlv;
+
+    wire_get_u64(call->request, TLV_AFTER, &cursor);
+    if (wire_find(call->request, TLV_NAME, &tlv)) {
+        int r = get_segment(call, &segment);
+
+        if (r == 0)
+            put_processes_of(call, segment, &cursor);
+        return r;
+    }
+    if (!(cursor & CURSOR_PEERS)) {
+        /* Begin with the segment that the last page ended in. */
+        serial = cursor >> CURSOR_SLOT_BITS;
+        for (segment = registry_after(call->registry, serial ? serial - 1 : 0); segment;
+             segment = registry_after(call->registry, segment->serial))
+            if (!put_processes_of(call, segment, &cursor))
+                return 0;
+    }
+    put_idle_peers(call, &cursor);
+    return 0;
+}
+
+/* ---- dispatch ---- */
+
+static int (*const handlers[WIRE_TYPES])(struct call *call) = {
+    [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
+    [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
+};
+
+/* May a peer in this state send this at all? */
+static int check_state(const struct peer *peer, const struct wire_message *m)
+{
+    unsigned type = m->header.type;
+
+    if (type == 0 || type >= WIRE_TYPES || m->header.flags != 0 || m->header.status != 0)
+        return la_fail(-EPROTO, "it sent a message of type %u with flags %#x, which is no request", type, m->header.flags);
+    if (type != WIRE_HELLO && !peer->version)
+        return la_fail(-EPROTO, "its first message is no hello");
+    if (type != WIRE_HELLO && m->header.version != peer->version)
+        return la_fail(-EPROTO, "it sent a message of protocol version %u after it had agreed on %u", m->header.version, peer->version);
+    return 0;
+}
+
+static void refuse(struct wire_message *reply, const struct wire_header *request, int status)
+{
+    wire_begin(reply, (enum wire_type)request->type, WIRE_REPLY, request->sequence);
+    reply->header.status = status;
+    wire_put_text(reply, TLV_TEXT, la_last_error());
+}
+
+int answer_request(struct peer *peer, struct wire_message *m, int *fd)
+{
+    const struct wire_header *header = &m->header;
+    struct wire_message reply;
+    struct call call = { .peer = peer, .registry = &peer->server->registry, .request = m, .reply = &reply, .fd = -1 };
+    unsigned unknown;
+    int r = check_state(peer, m);
+
+    if (r < 0)
+        return r;
+    wire_begin(&reply, (enum wire_type)header->type, WIRE_REPLY, header->sequence);
+    unknown = wire_unknown_critical(m);
+    r = unknown ? la_fail(-EOPNOTSUPP, "this shmserver (%s) does not know field %u, which the request depends on", SERVER_VERSION, unknown)
+                : handlers[header->type](&call);
+    if (r < 0)
+        refuse(&reply, header, r);
+    if (peer->version)
+        reply.header.version = peer->version;
+    memcpy(m, &reply, reply.header.length);
+    *fd = call.fd;
+    return 0;
+}
+
+void answer_refuse(int socket, int status)
+{
+    const struct wire_header hello_header = { .type = WIRE_HELLO };
+    struct wire_message m;
+
+    refuse(&m, &hello_header, status);
+    fdpass_send(socket, &m, -1);
+}

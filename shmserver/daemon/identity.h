@@ -1,0 +1,34 @@
+/*
+ * identity.h - who is at the other end of a socket: what the kernel says, never what a message says.
+ */
+#ifndef DAEMON_IDENTITY_H
+#define DAEMON_IDENTITY_H
+
+#include <sys/types.h>
+
+#include "base/util.h"
+
+struct identity {
+    pid_t pid;          /* in the daemon's PID namespace; 0: in none that it sees */
+    uid_t uid;
+    gid_t gid;
+    int pidfd;          /* readable when the process has ended; -1: not known */
+    char command[16];   /* for people */
+};
+
+/* Return: 0 or a negative errno. Ended by identity_deinit(). */
+int identity_read(int socket, struct identity *ret);
+void identity_deinit(struct identity *id);
+
+/* The process had @group, as its primary group or another one, when it connected. */
+bool identity_has_group(int socket, const struct identity *id, gid_t group);
+
+/* Who may use a daemon: its own user, root, and the members of one group. */
+struct access {
+    bool by_group;
+    gid_t group;
+};
+
+bool access_allows(const struct access *access, int socket, const struct identity *id);
+
+#endif

@@ -1,0 +1,220 @@
+#include "shmserver/daemon/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "shmserver/protocol/socket_path.h"
+
+enum { BACKLOG = 128, FIRST_INHERITED = 3 };
+
+/* ---- the lock ---- */
+
+static int fail_on_folder(const char *path, int error)
+{
+    char folder[sizeof(((struct listener *)0)->path)];
+    char *slash;
+
+    snprintf(folder, sizeof(folder), "%s", path);
+    slash = strrchr(folder, '/');
+    if (!slash)
+        strcpy(folder, ".");
+    else
+        slash[slash == folder] = '\0';
+    switch (error) {
+    case ENOENT:
+        return la_fail(-ENOENT, "the folder of the socket, %s, does not exist: make it, or choose another with --socket", folder);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return la_fail(-error, "the folder of the socket, %s, is not writable for user %u: choose another with --socket or "
+                               "$XDG_RUNTIME_DIR", folder, geteuid());
+    default:
+        return la_fail(-error, "cannot make files in %s (errno %d)", folder, error);
+    }
+}
+
+static int fail_locked(const struct listener *listener)
+{
+    char pid[16] = "";
+    ssize_t n = pread(listener->lock, pid, sizeof(pid) - 1, 0);
+
+    pid[n > 0 ? n : 0] = '\0';
+    pid[strspn(pid, "0123456789")] = '\0';
+    return la_fail(-EADDRINUSE, "another shmserver (process %s) is running on %s: use that one, end it, or choose another --socket",
+                   pid[0] ? pid : "unknown", listener->path);
+}
+
+/* false: somebody removed the file between our open() and our lock; a lock on it protects nothing. */
+static bool lock_is_current(const struct listener *listener)
+{
+    struct stat ours, there;
+
+    return fstat(listener->lock, &ours) == 0 && stat(listener->lock_path, &there) == 0 && ours.st_ino == there.st_ino &&
+           ours.st_dev == there.st_dev;
+}
+
+static int take_lock(struct listener *listener)
+{
+    for (;;) {
+        listener->lock = open(listener->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (listener->lock < 0)
+            return fail_on_folder(listener->path, errno);
+        if (flock(listener->lock, LOCK_EX | LOCK_NB) < 0)
+            return errno == EWOULDBLOCK ? fail_locked(listener)
+                                        : la_fail(-errno, "cannot lock %s (errno %d)", listener->lock_path, errno);
+        if (lock_is_current(listener))
+            break;
+        close_fd(&listener->lock);
+    }
+    /* For people only; the lock is what counts. */
+    if (ftruncate(listener->lock, 0) < 0 || dprintf(listener->lock, "%d\n", getpid()) < 0)
+        return la_fail(-errno, "cannot write %s (errno %d)", listener->lock_path, errno);
+    return 0;
+}
+
+/* ---- the socket ---- */
+
+static bool somebody_listens(const struct sockaddr_un *address)
+{
+    CLEANUP(close_fd) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    /* EAGAIN: its queue is full. */
+    return fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN);
+}
+
+/* What a dead daemon left. We hold its lock; a listener without a lock is a service manager's. */
+static int remove_stale(const struct listener *listener, const struct sockaddr_un *address)
+{
+    struct stat st;
+
+    if (lstat(listener->path, &st) < 0)
+        return errno == ENOENT ? 0 : fail_on_folder(listener->path, errno);
+    if (!S_ISSOCK(st.st_mode))
+        return la_fail(-EEXIST, "%s exists and is no socket: it is left alone, choose another with --socket", listener->path);
+    if (somebody_listens(address))
+        return la_fail(-EADDRINUSE, "somebody listens on %s already (a service manager?): choose another with --socket", listener->path);
+    if (unlink(listener->path) < 0)
+        return la_fail(-errno, "cannot remove the socket %s that a dead shmserver left (errno %d)", listener->path, errno);
+    return 0;
+}
+
+static int open_to_group(const struct listener *listener, long group)
+{
+    if (group < 0)
+        return 0;
+    if (chown(listener->path, (uid_t)-1, (gid_t)group) < 0 || chmod(listener->path, 0660) < 0)
+        return la_fail(-errno, "cannot give the socket %s to group %ld (errno %d): be a member of it", listener->path, group, errno);
+    return 0;
+}
+
+static int bind_and_listen(struct listener *listener, const struct sockaddr_un *address, long group)
+{
+    mode_t mask;
+    int r;
+
+    listener->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (listener->fd < 0)
+        return la_fail(-errno, "cannot make a socket (errno %d)", errno);
+    /* Nobody else's from its first instant on. */
+    mask = umask(0177);
+    r = bind(listener->fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ? -errno : 0;
+    umask(mask);
+    if (r < 0)
+        return fail_on_folder(listener->path, -r);
+    r = open_to_group(listener, group);
+    if (r == 0 && listen(listener->fd, BACKLOG) < 0)
+        r = la_fail(-errno, "cannot listen on %s (errno %d)", listener->path, errno);
+    if (r < 0)
+        unlink(listener->path);
+    return r;
+}
+
+int listener_open(struct listener *listener, const char *path, long group)
+{
+    struct sockaddr_un address;
+    int r = socket_path_address(path, &address);
+
+    *listener = (struct listener){ .fd = -1, .lock = -1 };
+    if (r < 0)
+        return r;
+    snprintf(listener->path, sizeof(listener->path), "%s", address.sun_path);
+    snprintf(listener->lock_path, sizeof(listener->lock_path), "%s.lock", listener->path);
+    /* The system's place; others are made by whoever chose them. */
+    if (strncmp(path, SOCKET_PATH_SYSTEM_DIR "/", sizeof(SOCKET_PATH_SYSTEM_DIR)) == 0)
+        mkdir(SOCKET_PATH_SYSTEM_DIR, 0755);
+    r = take_lock(listener);
+    if (r < 0) {
+        close_fd(&listener->lock);
+        return r;
+    }
+    r = remove_stale(listener, &address);
+    if (r == 0)
+        r = bind_and_listen(listener, &address, group);
+    if (r < 0) {
+        close_fd(&listener->fd);
+        unlink(listener->lock_path);
+        close_fd(&listener->lock);
+    }
+    return r;
+}
+
+void listener_close(struct listener *listener)
+{
+    if (listener->lock >= 0) {
+        unlink(listener->path);
+        unlink(listener->lock_path);
+    }
+    close_fd(&listener->fd);
+    close_fd(&listener->lock);
+}
+
+int listener_accept(const struct listener *listener)
+{
+    int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* ---- socket activation ---- */
+
+static bool is_ours(int fd)
+{
+    int type = 0, domain = 0, listening = 0;
+    socklen_t length = sizeof(int);
+
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && type == SOCK_SEQPACKET && domain == AF_UNIX &&
+           listening;
+}
+
+int listener_inherit(struct listener *listener)
+{
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    struct sockaddr_un address = { 0 };
+    socklen_t length = sizeof(address) - 1;
+    bool for_us = pid && count && strtol(pid, NULL, 10) == getpid() && strtol(count, NULL, 10) > 0;
+
+    *listener = (struct listener){ .fd = -1, .lock = -1 };
+    if (!for_us)
+        return 0;
+    if (strtol(count, NULL, 10) != 1 || !is_ours(FIRST_INHERITED))
+        return la_fail(-EINVAL, "the service manager handed over %s sockets: we need one listening Unix socket of type SOCK_SEQPACKET",
+                       count);
+    fcntl(FIRST_INHERITED, F_SETFD, FD_CLOEXEC);
+    fcntl(FIRST_INHERITED, F_SETFL, fcntl(FIRST_INHERITED, F_GETFL) | O_NONBLOCK);
+    getsockname(FIRST_INHERITED, (struct sockaddr *)&address, &length);
+    snprintf(listener->path, sizeof(listener->path), "%s", address.sun_path);
+    listener->fd = FIRST_INHERITED;
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    return 1;
+}

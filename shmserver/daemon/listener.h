@@ -1,0 +1,36 @@
+/*
+ * listener.h - the socket where clients connect.
+ *
+ * One daemon per socket: it holds a lock on PATH.lock as long as it lives, so a socket whose lock is free is a dead daemon's
+ * and is replaced. With socket activation the service manager owns the socket, and there is nothing to lock or remove.
+ */
+#ifndef DAEMON_LISTENER_H
+#define DAEMON_LISTENER_H
+
+#include <sys/un.h>
+
+#include "base/util.h"
+
+struct listener {
+    int fd;
+    int lock;           /* -1: the socket is not ours */
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char lock_path[sizeof(((struct sockaddr_un *)0)->sun_path) + sizeof(".lock")];
+};
+
+/*
+ * @group: who may connect beside the user itself; -1: nobody
+ * Return: 0, -EADDRINUSE (another daemon), -EEXIST (@path is no socket), -ENOENT, -EACCES, ...; the reason is in la_last_error().
+ */
+int listener_open(struct listener *listener, const char *path, long group);
+
+/* Take the socket over that the service manager has opened ($LISTEN_FDS). Return: 1; 0 (there is none); a negative errno. */
+int listener_inherit(struct listener *listener);
+
+/* Ends it, and removes the socket if it is ours. */
+void listener_close(struct listener *listener);
+
+/* Accept one connection, non-blocking. Return: a descriptor, or a negative errno. */
+int listener_accept(const struct listener *listener);
+
+#endif

@@ -1,0 +1,27 @@
+/*
+ * memfile.h - the file of a heap: a memfd of its full size, formatted, then sealed.
+ *
+ * Sealed against growing and shrinking (and against more seals) before anybody else gets it: no client can pull pages away under
+ * another one. Never executable, and closed for other users than the daemon's by its mode: they have only what they are handed.
+ */
+#ifndef DAEMON_MEMFILE_H
+#define DAEMON_MEMFILE_H
+
+#include "base/util.h"
+
+struct memfile {
+    int fd;
+    uint64_t size;              /* rounded up */
+    uintptr_t address;          /* claimed */
+};
+
+/* A new heap of @size bytes. Return: 0, -EINVAL (name, size), -ENOSPC, ... with the reason in la_last_error(). */
+int memfile_create(const char *name, uint64_t size, struct memfile *ret);
+
+/* @keep_address: somebody may still have it mapped, so no other heap may get it. */
+void memfile_close(struct memfile *file, bool keep_address);
+
+/* A descriptor with an open file description of its own: what a client gets, for its death certificate. Or a negative errno. */
+int memfile_reopen(const struct memfile *file);
+
+#endif

@@ -1,0 +1,177 @@
+#include "shmserver/daemon/peer.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "shmserver/daemon/answer.h"
+#include "shmserver/daemon/log.h"
+#include "shmserver/daemon/reaper.h"
+#include "shmserver/daemon/server.h"
+#include "shmserver/protocol/fdpass.h"
+
+#include <liballoc/error.h>
+
+static void drop(struct peer *peer, const char *why)
+{
+    log_write(LOG_WARNING, "process %d (%s, user %u) is dropped: %s", peer->id.pid, peer->id.command, peer->id.uid, why);
+    peer_destroy(peer);
+}
+
+/*
+ * An answer that was not read means that the peer did not wait for it. Its socket would take many, each with a descriptor that counts
+ * in the system's limit for our user: so one at most is on its way to a peer.
+ */
+static bool has_unread_answer(const struct peer *peer)
+{
+    int bytes = 0;
+
+    return ioctl(peer->socket.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
+}
+
+static void serve(struct peer *peer, struct wire_message *m)
+{
+    int fd = -1, r;
+
+    if (has_unread_answer(peer)) {
+        drop(peer, "it asks again before it has read its answer");
+        return;
+    }
+    r = answer_request(peer, m, &fd);
+    if (r < 0) {
+        drop(peer, la_last_error());
+        return;
+    }
+    r = fdpass_send(peer->socket.fd, m, fd);
+    close_fd(&fd);
+    if (r == -EPIPE || r == -ECONNRESET)
+        peer_destroy(peer);
+    else if (r < 0)
+        drop(peer, "its answer cannot be sent");
+}
+
+static void socket_is_ready(struct loop_source *source, uint32_t events)
+{
+    struct peer *peer = container_of(source, struct peer, socket);
+    struct fdpass_set set;
+    struct wire_message m;
+    int r = fdpass_receive(source->fd, &m, &set);
+
+    (void)events;
+    if (r == 1 && set.count == 0) {
+        serve(peer, &m);
+    } else if (r == 1) {
+        fdpass_close(&set);
+        drop(peer, "it sent descriptors, which no request has");
+    } else if (r == 0 || r == -ECONNRESET) {
+        peer_destroy(peer);
+    } else if (r == -EBADMSG) {
+        drop(peer, la_last_error());
+    } else if (r != -EAGAIN) {
+        drop(peer, "its socket cannot be read");
+    }
+}
+
+static void process_is_ready(struct loop_source *source, uint32_t events)
+{
+    struct peer *peer = container_of(source, struct peer, process);
+
+    (void)events;
+    log_write(LOG_DEBUG, "process %d (%s) has ended", peer->id.pid, peer->id.command);
+    peer_destroy(peer);
+}
+
+/* What can fail of peer_create(), beside memory; peer_destroy() undoes it. */
+static int watch(struct peer *peer)
+{
+    struct loop *loop = &peer->server->loop;
+    int r = loop_add(loop, &peer->socket);
+
+    if (r == 0 && peer->process.fd >= 0)
+        r = loop_add(loop, &peer->process);
+    return r;
+}
+
+static int admit(struct server *server, int fd, struct identity *id)
+{
+    if (!access_allows(&server->access, fd, id))
+        return la_fail(-EACCES, "user %u may not use this shmserver, which is user %u's: see shmserver --allow-group", id->uid, geteuid());
+    if (server->peer_count >= server->max_peers)
+        return la_fail(-EUSERS, "shmserver has %u connections, which is the limit", server->peer_count);
+    return quota_take_client(&server->quota, id->uid);
+}
+
+int peer_create(struct server *server, int fd)
+{
+    struct peer *peer = calloc(1, sizeof(*peer));
+    struct identity id;
+    int r = peer ? identity_read(fd, &id) : la_fail(-ENOMEM, "shmserver is out of memory");
+
+    if (r == 0) {
+        r = admit(server, fd, &id);
+        if (r < 0) {
+            answer_refuse(fd, r);
+            log_write(LOG_WARNING, "process %d (%s, user %u) is refused: %s", id.pid, id.command, id.uid, la_last_error());
+            identity_deinit(&id);
+        }
+    }
+    if (r < 0) {
+        close_fd(&fd);
+        free(peer);
+        return r;
+    }
+    *peer = (struct peer){ .server = server, .socket = { fd, socket_is_ready }, .process = { id.pidfd, process_is_ready }, .id = id,
+                           .serial = server->next_peer++, .hello_by = now_ms() + PEER_HELLO_MS };
+    list_init(&peer->holdings);
+    list_add(server->peers.prev, &peer->node);
+    server->peer_count++;
+    r = watch(peer);
+    if (r < 0)
+        peer_destroy(peer);
+    else
+        log_write(LOG_DEBUG, "process %d (%s, user %u) has connected", id.pid, id.command, id.uid);
+    return r;
+}
+
+void peer_destroy(struct peer *peer)
+{
+    struct server *server = peer->server;
+
+    log_write(LOG_DEBUG, "process %d (%s, user %u) is disconnected", peer->id.pid, peer->id.command, peer->id.uid);
+    loop_remove(&server->loop, &peer->socket);
+    loop_remove(&server->loop, &peer->process);
+    close_fd(&peer->socket.fd);
+    while (!list_is_empty(&peer->holdings)) {
+        struct holding *holding = list_entry(peer->holdings.next, struct holding, in_peer);
+        struct segment *segment = holding->segment;
+
+        holding_drop(holding);
+        reaper_peer_went(segment, now_ms());
+    }
+    list_remove(&peer->node);
+    server->peer_count--;
+    quota_give_client(&server->quota, peer->id.uid);
+    identity_deinit(&peer->id);
+    free(peer);
+}
+
+int peer_check_hello(struct server *server, uint64_t now)
+{
+    uint64_t next = 0;
+
+    for (struct la_list *node = server->peers.next, *following; node != &server->peers; node = following) {
+        struct peer *peer = list_entry(node, struct peer, node);
+
+        following = node->next;
+        if (peer->version)
+            continue;
+        if (peer->hello_by <= now)
+            drop(peer, "it has not said hello in time");
+        else if (!next || peer->hello_by < next)
+            next = peer->hello_by;
+    }
+    return next ? (int)(next - now) : -1;
+}

@@ -1,0 +1,73 @@
+#include "shmserver/daemon/reaper.h"
+
+#include "shmserver/daemon/log.h"
+#include "shmserver/daemon/view.h"
+
+static void write_obituary(void *user, const struct la_obituary *dead)
+{
+    const struct segment *segment = user;
+
+    log_write(LOG_INFO, "heap %s: process %d (%.15s) died; freed %lu blocks of %lu bytes that it held, finished %u and undid %u of its steps",
+              segment->name, dead->pid, dead->command, (unsigned long)dead->blocks, (unsigned long)dead->bytes, dead->published, dead->undone);
+}
+
+static int recover(struct segment *segment)
+{
+    struct la_heap *heap;
+    int n = view_open(segment, &heap);
+
+    return n < 0 ? n : la_heap_recover(heap, write_obituary, segment);
+}
+
+/* Is there a reason to look again? */
+static bool is_settled(struct segment *segment, int recovered)
+{
+    struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
+    bool nobody = view_processes(segment, processes) == 0;
+
+    if (recovered > 0)
+        segment->unsettled -= MIN(segment->unsettled, (unsigned)recovered);
+    if (nobody)
+        segment->unsettled = 0;
+    /* A removed segment waits for its last process, also for one that has no connection. */
+    return segment->unsettled == 0 && (nobody || !segment->removed);
+}
+
+int reaper_look(struct segment *segment, uint64_t now)
+{
+    int recovered = recover(segment);
+
+    if (is_settled(segment, recovered)) {
+        segment->look_at = 0;
+    } else {
+        segment->delay_ms = MIN(MAX(segment->delay_ms * 2, 1u), REAPER_MAX_DELAY_MS);
+        segment->look_at = now + segment->delay_ms;
+    }
+    registry_release(segment);
+    return recovered;
+}
+
+void reaper_peer_went(struct segment *segment, uint64_t now)
+{
+    segment->unsettled++;
+    segment->delay_ms = 0;
+    reaper_look(segment, now);
+}
+
+int reaper_run(struct registry *registry, uint64_t now)
+{
+    uint64_t next = 0;
+
+    for (struct segment *segment = registry_after(registry, 0); segment;) {
+        uint64_t serial = segment->serial;
+
+        if (segment->look_at && segment->look_at <= now)
+            reaper_look(segment, now);
+        /* It may be gone. */
+        segment = registry_after(registry, serial);
+    }
+    for (struct segment *segment = registry_after(registry, 0); segment; segment = registry_after(registry, segment->serial))
+        if (segment->look_at && (!next || segment->look_at < next))
+            next = segment->look_at;
+    return !next ? -1 : next <= now ? 0 : (int)(next - now);
+}

@@ -1,0 +1,164 @@
+#include "shmserver/daemon/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <liballoc/error.h>
+
+#include "base/error.h"
+#include "shmserver/daemon/log.h"
+#include "shmserver/daemon/peer.h"
+#include "shmserver/daemon/reaper.h"
+#include "shmserver/protocol/socket_path.h"
+
+/* ---- connections ---- */
+
+static int open_reserve(void)
+{
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/*
+ * No descriptor is left. The connection would stay in the queue, and the loop would turn for ever; so we give up the one that we keep
+ * for this case, accept, close at once, and take it back.
+ */
+static void accept_and_close(struct server *server)
+{
+    int fd;
+
+    close_fd(&server->reserve);
+    fd = listener_accept(&server->listener);
+    if (fd >= 0)
+        close_fd(&fd);
+    server->reserve = open_reserve();
+    log_write(LOG_WARNING, "a connection is closed: this process may open no more descriptors (RLIMIT_NOFILE)");
+}
+
+static void connection_is_ready(struct loop_source *source, uint32_t events)
+{
+    struct server *server = container_of(source, struct server, accepting);
+    int fd = listener_accept(&server->listener);
+
+    (void)events;
+    if (fd >= 0)
+        peer_create(server, fd);
+    else if (fd == -EMFILE || fd == -ENFILE)
+        accept_and_close(server);
+    else if (fd != -EAGAIN && fd != -ECONNABORTED && fd != -EINTR)
+        log_write(LOG_WARNING, "a connection cannot be accepted (errno %d)", -fd);
+}
+
+/* Two descriptors per peer, two per heap, and some. */
+static void raise_descriptor_limit(void)
+{
+    const rlim_t enough = 16384;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= enough)
+        return;
+    limit.rlim_cur = MIN(limit.rlim_max, enough);
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* ---- signals ---- */
+
+static void signal_is_ready(struct loop_source *source, uint32_t events)
+{
+    struct server *server = container_of(source, struct server, signals);
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(source->fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    log_write(LOG_INFO, "ending on %s from process %u", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT", info.ssi_pid);
+    server->stopping = true;
+}
+
+static int watch_signals(struct server *server)
+{
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    server->signals = (struct loop_source){ signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), signal_is_ready };
+    if (server->signals.fd < 0)
+        return la_fail(-errno, "cannot make a descriptor for signals (errno %d)", errno);
+    return loop_add(&server->loop, &server->signals);
+}
+
+/* ---- life ---- */
+
+static int open_listener(struct server *server, const struct server_options *options)
+{
+    char usual[SOCKET_PATH_MAX];
+    int r = listener_inherit(&server->listener);
+
+    if (r == 0) {
+        socket_path_nth(0, usual, sizeof(usual));
+        r = listener_open(&server->listener, options->path ? options->path : usual, options->access.by_group ? (long)options->access.group : -1);
+    }
+    if (r < 0)
+        return r;
+    server->accepting = (struct loop_source){ server->listener.fd, connection_is_ready };
+    return loop_add(&server->loop, &server->accepting);
+}
+
+int server_init(struct server *server, const struct server_options *options)
+{
+    int r;
+
+    *server = (struct server){ .access = options->access, .max_peers = options->max_peers, .next_peer = 1, .reserve = open_reserve(),
+        .signals.fd = -1, .accepting.fd = -1, .listener = { .fd = -1, .lock = -1 } };
+    list_init(&server->peers);
+    quota_init(&server->quota, &options->limits);
+    registry_init(&server->registry, &server->quota, options->max_segments);
+    raise_descriptor_limit();
+    r = loop_init(&server->loop);
+    if (r == 0)
+        r = watch_signals(server);
+    if (r == 0)
+        r = open_listener(server, options);
+    if (r < 0)
+        server_deinit(server);
+    return r;
+}
+
+static int sooner(int a, int b)
+{
+    return a < 0 ? b : b < 0 ? a : MIN(a, b);
+}
+
+int server_run(struct server *server)
+{
+    int r = 0;
+
+    while (!server->stopping && r == 0) {
+        uint64_t now = now_ms();
+        int hello = peer_check_hello(server, now), look = reaper_run(&server->registry, now);
+
+        r = loop_turn(&server->loop, sooner(hello, look));
+    }
+    return r;
+}
+
+void server_deinit(struct server *server)
+{
+    loop_remove(&server->loop, &server->accepting);
+    listener_close(&server->listener);
+    server->accepting.fd = -1;
+    while (!list_is_empty(&server->peers))
+        peer_destroy(list_entry(server->peers.next, struct peer, node));
+    registry_deinit(&server->registry);
+    loop_remove(&server->loop, &server->signals);
+    close_fd(&server->signals.fd);
+    close_fd(&server->reserve);
+    loop_deinit(&server->loop);
+}

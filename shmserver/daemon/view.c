@@ -1,0 +1,115 @@
+#include "shmserver/daemon/view.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <liballoc/error.h>
+
+#include "shmserver/daemon/log.h"
+
+static struct segment *least_recently_used(struct registry *registry, unsigned *open)
+{
+    struct segment *oldest = NULL;
+
+    *open = 0;
+    list_for_each(node, &registry->segments) {
+        struct segment *segment = list_entry(node, struct segment, node);
+
+        if (!segment->view)
+            continue;
+        (*open)++;
+        if (!oldest || segment->view_used < oldest->view_used)
+            oldest = segment;
+    }
+    return oldest;
+}
+
+static int attach(struct segment *segment)
+{
+    int fd = memfile_reopen(&segment->file), r;
+
+    if (fd < 0)
+        return fd;
+    /* The dead are left for la_heap_recover(), which tells who they were; unless no slot is free otherwise. */
+    r = la_heap_attach_fd(fd, LA_HEAP_NO_RECOVER, &segment->view);
+    if (r == -EUSERS) {
+        fd = memfile_reopen(&segment->file);
+        r = fd < 0 ? fd : la_heap_attach_fd(fd, 0, &segment->view);
+    }
+    return r;
+}
+
+int view_open(struct segment *segment, struct la_heap **ret)
+{
+    int r;
+
+    if (!segment->view) {
+        unsigned open;
+        struct segment *oldest = least_recently_used(segment->registry, &open);
+
+        if (open >= VIEW_MAX)
+            view_close(oldest);
+        r = attach(segment);
+        if (r < 0 && !segment->view_failed)
+            log_write(LOG_WARNING, "cannot look into heap %s: %s", segment->name, la_last_error());
+        segment->view_failed = r < 0;
+        if (r < 0)
+            return r;
+    }
+    segment->view_used = ++segment->registry->clock;
+    *ret = segment->view;
+    return 0;
+}
+
+void view_close(struct segment *segment)
+{
+    if (segment->view && la_heap_detach(segment->view) == 0)
+        segment->view = NULL;
+}
+
+/* The entry of this daemon: another process may see itself under the same number, in another PID namespace, so the name counts too. */
+static bool is_self(const struct la_heap_process *process)
+{
+    return process->pid == getpid() && process->lanes == 0 && strcmp(process->command, program_invocation_short_name) == 0;
+}
+
+int view_processes(struct segment *segment, struct la_heap_process ret[LA_HEAP_MAX_PROCESSES])
+{
+    struct la_heap *heap;
+    int n = view_open(segment, &heap);
+
+    if (n == 0)
+        n = la_heap_processes(heap, ret, LA_HEAP_MAX_PROCESSES);
+    n = MIN(n, LA_HEAP_MAX_PROCESSES);
+    for (int i = 0; i < n; i++)
+        if (is_self(&ret[i])) {
+            memmove(&ret[i], &ret[i + 1], (size_t)(n - i - 1) * sizeof(*ret));
+            return n - 1;
+        }
+    return n;
+}
+
+int view_describe(struct segment *segment, struct shms_heap *ret)
+{
+    struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct la_heap *heap;
+    int r = view_open(segment, &heap), n;
+
+    if (r == 0)
+        r = la_heap_info(heap, &info);
+    if (r < 0)
+        return r;
+    n = view_processes(segment, processes);
+    if (n < 0)
+        return n;
+    *ret = (struct shms_heap){ .struct_size = sizeof(*ret), .id = segment->id, .address = info.address, .size = info.size,
+        .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
+        .recovered_bytes = info.recovered_bytes, .created = segment->created, .macro_blocks = info.macro_blocks,
+        .macro_blocks_used = info.macro_blocks_used, .lanes = info.lanes, .owner = segment->owner, .quarantined = info.quarantined };
+    memcpy(ret->name, segment->name, sizeof(ret->name));
+    for (int i = 0; i < n; i++)
+        ret->processes += processes[i].alive;
+    return 0;
+}

@@ -1,0 +1,135 @@
+/*
+ * client.h - shared heaps through the daemon: connect, then attach-or-create by name.
+ *
+ *     struct shms_client *client;
+ *     struct la_heap *heap;
+ *
+ *     if (shms_connect(NULL, &client) < 0 || shms_heap_open(client, "notes", 1 << 30, 0, &heap) < 0)
+ *         puts(la_last_error());
+ *
+ * From then on <liballoc/heap.h> does the work: the daemon is never in the data path. It names the heaps, keeps
+ * those that nobody is attached to, seals their files against shrinking, and frees what a dead process held.
+ * Leave the connection open while you are attached: its end tells the daemon when to look.
+ *
+ * Threads: every call may be made from every thread; one request at a time is on its way.
+ * Fork: a child does not share its parent's connection (it is closed there, calls answer -ECHILD); it makes its own.
+ * Errors: 0 or a negative errno, with a sentence in la_last_error() that names the path or heap and the remedy.
+ */
+#ifndef SHMSERVER_CLIENT_H
+#define SHMSERVER_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <liballoc/heap.h>
+
+LA_BEGIN_DECLS
+
+struct shms_client;
+
+/* For shms_heap_open(), beside enum la_heap_flags. */
+enum shms_open_flags {
+    SHMS_CREATE_ONLY = 1u << 16,    /* -EEXIST when the name is taken */
+};
+
+/**
+ * shms_connect() - connect to a daemon
+ * @path: its socket; NULL: $SHMSERVER_SOCKET if set, else $XDG_RUNTIME_DIR/shmserver.sock, then
+ *        /run/shmserver/shmserver.sock
+ * @ret:  set on success, untouched on failure; ended by shms_disconnect()
+ *
+ * Return: 0, -ECONNREFUSED (no daemon there), -EACCES (no rights on the socket, or the daemon refuses this user),
+ * -EUSERS (too many connections of this user), -EPROTO (it speaks no version of ours), -ENAMETOOLONG, -ETIMEDOUT, ...
+ */
+LA_API int shms_connect(const char *path, struct shms_client **ret);
+
+/**
+ * shms_disconnect() - end a connection; NULL does nothing. Heaps stay attached, but the daemon then notices this
+ * process's death at its next look only. Return: NULL.
+ */
+LA_API struct shms_client *shms_disconnect(struct shms_client *client);
+
+/**
+ * shms_heap_open() - attach to a heap of the daemon, or create it
+ * @name:  see LA_HEAP_NAME_MAX
+ * @size:  bytes, if it has to be created (as for la_heap_create()); 0: it must exist
+ * @flags: OR of enum la_heap_flags and enum shms_open_flags
+ * @ret:   set on success, untouched on failure; ended by shms_heap_close(), or by la_heap_detach()
+ *
+ * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
+ * -EDQUOT (this user's share of heaps or bytes is used up), those of la_heap_attach(), -ENOTCONN (the daemon is
+ * gone: connect again), -ECHILD, -ETIMEDOUT, ...
+ */
+LA_API int shms_heap_open(struct shms_client *client, const char *name, size_t size, unsigned flags,
+                          struct la_heap **ret);
+
+/**
+ * shms_heap_close() - la_heap_detach(), and tell the daemon so
+ * @client: the connection that @heap was opened through; if it has failed meanwhile, the heap is detached all the same
+ *
+ * Return: 0, -EBUSY (as la_heap_detach(): the heap stays attached).
+ */
+LA_API int shms_heap_close(struct shms_client *client, struct la_heap *heap);
+
+/** shms_heap_create() - create a heap without attaching. Return: 0, -EEXIST, -EINVAL, -EDQUOT, -ENOSPC, ... */
+LA_API int shms_heap_create(struct shms_client *client, const char *name, size_t size);
+
+/**
+ * shms_heap_remove() - forget a name; its memory goes when the last attached process has left
+ *
+ * Return: 0, -ENOENT, -EPERM (it was created by another user; root and the daemon's user may), ...
+ */
+LA_API int shms_heap_remove(struct shms_client *client, const char *name);
+
+/* A heap as the daemon sees it; its own attachment is not counted. Fields are only ever appended. */
+struct shms_heap {
+    uint64_t struct_size;       /* in: sizeof(struct shms_heap) of the caller */
+    uint64_t id;                /* random at creation */
+    uint64_t address;
+    uint64_t size;              /* bytes of address space */
+    uint64_t committed;         /* bytes of macro blocks ever committed, with the header */
+    uint64_t recovered_processes, recovered_blocks, recovered_bytes;    /* since creation */
+    int64_t created;            /* seconds since 1970 */
+    uint32_t macro_blocks, macro_blocks_used;
+    uint32_t processes;         /* attached now */
+    uint32_t lanes;             /* in use now */
+    uint32_t owner;             /* user id of the creator */
+    uint32_t quarantined;       /* 1: an invariant was found broken */
+    char name[LA_HEAP_NAME_MAX + 1];
+};
+
+/** shms_heap_info() - look at one heap; set @ret->struct_size first. Return: 0, -ENOENT, -EINVAL, ... */
+LA_API int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret);
+
+/** shms_list() - call @each for every heap, oldest first. Return: number of heaps, or a negative errno. */
+LA_API int shms_list(struct shms_client *client, void (*each)(void *user, const struct shms_heap *heap), void *user);
+
+enum shms_process_state {
+    SHMS_CONNECTED = 0,         /* a connection without a heap */
+    SHMS_ATTACHED = 1,          /* in the heap's table of processes, and alive */
+    SHMS_DEAD = 2,              /* in the table, but dead: about to be recovered */
+};
+
+/* A process of a heap, or a connection without a heap. Fields are only ever appended. */
+struct shms_process {
+    uint64_t struct_size;
+    int32_t pid;                /* as the process sees itself; of a connection: as the daemon sees it */
+    uint32_t uid;               /* UINT32_MAX: unknown (it has no connection, or is in another PID namespace) */
+    uint32_t lanes;
+    uint32_t state;             /* enum shms_process_state */
+    char command[16];
+    char heap[LA_HEAP_NAME_MAX + 1];    /* "": none */
+};
+
+/**
+ * shms_processes() - call @each for every process of a heap and for connections without one
+ * @name: only of this heap; NULL: of all
+ *
+ * Return: number of records, or a negative errno (-ENOENT: no such heap).
+ */
+LA_API int shms_processes(struct shms_client *client, const char *name,
+                          void (*each)(void *user, const struct shms_process *process), void *user);
+
+LA_END_DECLS
+#endif

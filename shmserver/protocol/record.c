@@ -1,0 +1,42 @@
+#include "shmserver/protocol/record.h"
+
+#include <string.h>
+
+_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
+
+/* Sizes in version 1 of the protocol: every peer has at least these. */
+enum { HEAP_SIZE_1 = 160, PROCESS_SIZE_1 = 104 };
+
+bool record_put_heap(struct wire_message *m, const struct shms_heap *heap)
+{
+    return wire_put(m, TLV_HEAP, 0, heap, sizeof(*heap));
+}
+
+bool record_put_process(struct wire_message *m, const struct shms_process *process)
+{
+    return wire_put(m, TLV_PROCESS, 0, process, sizeof(*process));
+}
+
+bool record_get_heap(const struct wire_tlv *tlv, struct shms_heap *ret)
+{
+    if (tlv->type != TLV_HEAP || tlv->length < HEAP_SIZE_1)
+        return false;
+    *ret = (struct shms_heap){ 0 };
+    memcpy(ret, tlv->value, MIN(tlv->length, sizeof(*ret)));
+    ret->struct_size = sizeof(*ret);
+    ret->name[sizeof(ret->name) - 1] = '\0';
+    return true;
+}
+
+bool record_get_process(const struct wire_tlv *tlv, struct shms_process *ret)
+{
+    if (tlv->type != TLV_PROCESS || tlv->length < PROCESS_SIZE_1)
+        return false;
+    *ret = (struct shms_process){ 0 };
+    memcpy(ret, tlv->value, MIN(tlv->length, sizeof(*ret)));
+    ret->struct_size = sizeof(*ret);
+    ret->command[sizeof(ret->command) - 1] = '\0';
+    ret->heap[sizeof(ret->heap) - 1] = '\0';
+    return true;
+}

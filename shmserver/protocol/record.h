@@ -1,0 +1,22 @@
+/*
+ * record.h - heaps and processes in messages: the public structs, as they are.
+ *
+ * They have fixed-width fields and are only ever appended to, so the older side cuts off what it does not know and the
+ * newer one sees zeros.
+ */
+#ifndef PROTOCOL_RECORD_H
+#define PROTOCOL_RECORD_H
+
+#include <shmserver/client.h>
+
+#include "shmserver/protocol/wire.h"
+
+/* false: no room left in the message */
+bool record_put_heap(struct wire_message *m, const struct shms_heap *heap);
+bool record_put_process(struct wire_message *m, const struct shms_process *process);
+
+/* Read a TLV of that type; struct_size of the result is that of this code. false: too short to be one. */
+bool record_get_heap(const struct wire_tlv *tlv, struct shms_heap *ret);
+bool record_get_process(const struct wire_tlv *tlv, struct shms_process *ret);
+
+#endif

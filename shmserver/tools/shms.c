@@ -1,0 +1,323 @@
+/*
+ * shms.c - look at shared heaps, make and remove them, from a shell. shms(1) is the manual.
+ *
+ * A command is a function that is given the rest of the command line; it works on a daemon's heaps or, with --embedded, on those
+ * without one, through the few calls of struct place.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <liballoc/error.h>
+#include <shmserver/client.h>
+
+#include "amount.h"
+#include "embedded.h"
+#include "table.h"
+
+const char *argp_program_version = "shms (liballoc) " SHMS_VERSION;
+
+enum { EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_NO_DAEMON = 3, EXIT_FINDINGS = 4 };
+
+struct shms {
+    const char *socket;
+    bool json;
+    bool embedded;
+    struct shms_client *client;     /* NULL with --embedded */
+    char **args;                    /* of the command */
+    int arg_count;
+};
+
+/* ---- both places ---- */
+
+static int list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user)
+{
+    return shms->embedded ? embedded_list(each, user) : shms_list(shms->client, each, user);
+}
+
+static int describe_heap(const struct shms *shms, const char *name, struct shms_heap *ret)
+{
+    ret->struct_size = sizeof(*ret);
+    return shms->embedded ? embedded_info(name, ret) : shms_heap_info(shms->client, name, ret);
+}
+
+static int create_heap(const struct shms *shms, const char *name, size_t size)
+{
+    return shms->embedded ? embedded_create(name, size) : shms_heap_create(shms->client, name, size);
+}
+
+static int remove_heap(const struct shms *shms, const char *name)
+{
+    return shms->embedded ? la_heap_remove(name) : shms_heap_remove(shms->client, name);
+}
+
+static int list_processes(const struct shms *shms, const char *name, void (*each)(void *user, const struct shms_process *process), void *user)
+{
+    return shms->embedded ? embedded_processes(name, each, user) : shms_processes(shms->client, name, each, user);
+}
+
+static int attach_heap(const struct shms *shms, const char *name, struct la_heap **ret)
+{
+    return shms->embedded ? la_heap_attach(name, LA_HEAP_NO_RECOVER, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_NO_RECOVER, ret);
+}
+
+static int leave_heap(const struct shms *shms, struct la_heap *heap)
+{
+    return shms->embedded ? la_heap_detach(heap) : shms_heap_close(shms->client, heap);
+}
+
+static int fail(void)
+{
+    fprintf(stderr, "shms: %s\n", la_last_error());
+    return EXIT_REFUSED;
+}
+
+/* ---- commands ---- */
+
+static void add_heap(void *user, const struct shms_heap *heap)
+{
+    struct table *table = user;
+
+    table_row(table);
+    table_text(table, "name", "NAME", heap->name);
+    table_bytes(table, "size", "SIZE", heap->size);
+    table_bytes(table, "committed", "COMMITTED", heap->committed);
+    table_number(table, "processes", "PROCESSES", heap->processes);
+    table_number(table, "lanes", "LANES", heap->lanes);
+    table_number(table, "owner", "OWNER", heap->owner);
+    table_time(table, "created", "CREATED", heap->created);
+    table_truth(table, "quarantined", "QUARANTINED", heap->quarantined);
+}
+
+static int command_ls(const struct shms *shms)
+{
+    struct table *table = table_begin(TABLE_ROWS, shms->json);
+    int r = list_heaps(shms, add_heap, table);
+
+    if (r < 0)
+        return fail();
+    table_end(table);
+    return EXIT_SUCCESS;
+}
+
+static int command_info(const struct shms *shms)
+{
+    struct shms_heap heap;
+    struct table *table;
+    char id[24];
+
+    if (describe_heap(shms, shms->args[0], &heap) < 0)
+        return fail();
+    table = table_begin(TABLE_FIELDS, shms->json);
+    table_row(table);
+    /* As text: 64 bits are more than a number of JSON holds in many languages. */
+    snprintf(id, sizeof(id), "%016lx", (unsigned long)heap.id);
+    table_text(table, "name", "name", heap.name);
+    table_text(table, "id", "id", id);
+    table_address(table, "address", "address", heap.address);
+    table_bytes(table, "size", "size", heap.size);
+    table_bytes(table, "committed", "committed", heap.committed);
+    table_number(table, "macro_blocks", "macro blocks", heap.macro_blocks);
+    table_number(table, "macro_blocks_used", "macro blocks used", heap.macro_blocks_used);
+    table_number(table, "processes", "processes", heap.processes);
+    table_number(table, "lanes", "lanes", heap.lanes);
+    table_number(table, "recovered_processes", "recovered processes", heap.recovered_processes);
+    table_number(table, "recovered_blocks", "recovered blocks", heap.recovered_blocks);
+    table_bytes(table, "recovered_bytes", "recovered bytes", heap.recovered_bytes);
+    table_number(table, "owner", "owner", heap.owner);
+    table_time(table, "created", "created", heap.created);
+    table_truth(table, "quarantined", "quarantined", heap.quarantined);
+    table_end(table);
+    return EXIT_SUCCESS;
+}
+
+static int command_create(const struct shms *shms)
+{
+    uint64_t size;
+
+    if (!amount_parse(shms->args[1], &size)) {
+        fprintf(stderr, "shms: \"%s\" is no size such as 512M or 1G\n", shms->args[1]);
+        return EXIT_USAGE;
+    }
+    if (create_heap(shms, shms->args[0], size) < 0)
+        return fail();
+    return shms->json ? command_info(shms) : EXIT_SUCCESS;
+}
+
+static int command_rm(const struct shms *shms)
+{
+    int status = EXIT_SUCCESS;
+    struct table *table = table_begin(TABLE_ROWS, shms->json);
+
+    for (int i = 0; i < shms->arg_count; i++) {
+        if (remove_heap(shms, shms->args[i]) < 0) {
+            status = fail();
+            continue;
+        }
+        table_row(table);
+        table_text(table, "removed", "REMOVED", shms->args[i]);
+    }
+    if (shms->json)
+        table_end(table);
+    return status;
+}
+
+static void add_process(void *user, const struct shms_process *process)
+{
+    static const char *const states[] = { [SHMS_CONNECTED] = "connected", [SHMS_ATTACHED] = "attached", [SHMS_DEAD] = "dead" };
+    struct table *table = user;
+
+    table_row(table);
+    table_text(table, "heap", "HEAP", process->heap);
+    table_number(table, "pid", "PID", (uint64_t)process->pid);
+    if (process->uid == UINT32_MAX)
+        table_unknown(table, "uid", "UID");
+    else
+        table_number(table, "uid", "UID", process->uid);
+    table_number(table, "lanes", "LANES", process->lanes);
+    table_text(table, "state", "STATE", process->state < 3 ? states[process->state] : "unknown");
+    table_text(table, "command", "COMMAND", process->command);
+}
+
+static int command_clients(const struct shms *shms)
+{
+    struct table *table = table_begin(TABLE_ROWS, shms->json);
+    int r = list_processes(shms, shms->arg_count ? shms->args[0] : NULL, add_process, table);
+
+    if (r < 0)
+        return fail();
+    table_end(table);
+    return EXIT_SUCCESS;
+}
+
+static void print_finding(void *user, const char *line)
+{
+    (void)user;
+    fprintf(stderr, "shms: %s\n", line);
+}
+
+static int command_fsck(const struct shms *shms)
+{
+    static const char *const states[] = { "free", "held", "in_doubt", "heap" };
+    static const char *const headings[] = { "free", "held by processes", "in doubt", "kept by the heap" };
+    struct la_fsck fsck = { .struct_size = sizeof(fsck) };
+    struct la_heap *heap;
+    struct table *table;
+    int errors;
+
+    if (attach_heap(shms, shms->args[0], &heap) < 0)
+        return fail();
+    errors = la_heap_fsck(heap, print_finding, NULL, &fsck);
+    leave_heap(shms, heap);
+    if (errors < 0)
+        return fail();
+    table = table_begin(TABLE_FIELDS, shms->json);
+    table_row(table);
+    table_text(table, "name", "name", shms->args[0]);
+    table_number(table, "errors", "errors", fsck.errors);
+    table_number(table, "macro_blocks", "macro blocks", fsck.macro_blocks);
+    table_number(table, "pages", "pages", fsck.pages);
+    for (int i = 0; i < 4; i++) {
+        char key[32], heading[48];
+
+        snprintf(key, sizeof(key), "%s_blocks", states[i]);
+        table_number(table, key, NULL, fsck.blocks[i]);
+        snprintf(key, sizeof(key), "%s_bytes", states[i]);
+        table_number(table, key, NULL, fsck.bytes[i]);
+        snprintf(heading, sizeof(heading), "%lu blocks, %lu bytes", (unsigned long)fsck.blocks[i], (unsigned long)fsck.bytes[i]);
+        if (!shms->json)
+            table_text(table, states[i], headings[i], heading);
+    }
+    table_end(table);
+    return errors ? EXIT_FINDINGS : EXIT_SUCCESS;
+}
+
+static const struct command {
+    const char *name;
+    int min_args, max_args;
+    int (*run)(const struct shms *shms);
+} commands[] = {
+    { "ls", 0, 0, command_ls },           { "info", 1, 1, command_info },       { "create", 2, 2, command_create },
+    { "rm", 1, 1 << 16, command_rm },     { "clients", 0, 1, command_clients }, { "fsck", 1, 1, command_fsck },
+};
+
+/* ---- the command line ---- */
+
+static const struct argp_option argp_options[] = {
+    { "socket", 's', "PATH", 0, "The daemon's socket; default: $SHMSERVER_SOCKET, else $XDG_RUNTIME_DIR/shmserver.sock, then "
+                                "/run/shmserver/shmserver.sock", 0 },
+    { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm)", 0 },
+    { "json", 'j', NULL, 0, "Print JSON", 0 },
+    { 0 },
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    struct shms *shms = state->input;
+
+    switch (key) {
+    case 's':
+        shms->socket = arg;
+        break;
+    case 'e':
+        shms->embedded = true;
+        break;
+    case 'j':
+        shms->json = true;
+        break;
+    case ARGP_KEY_ARGS:
+        shms->args = state->argv + state->next;
+        shms->arg_count = state->argc - state->next;
+        break;
+    case ARGP_KEY_NO_ARGS:
+        argp_usage(state);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct command *find_command(const struct shms *shms)
+{
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        const struct command *command = &commands[i];
+
+        if (strcmp(command->name, shms->args[0]) != 0)
+            continue;
+        if (shms->arg_count - 1 >= command->min_args && shms->arg_count - 1 <= command->max_args)
+            return command;
+        fprintf(stderr, "shms: %s has another number of arguments: see shms --help\n", command->name);
+        return NULL;
+    }
+    fprintf(stderr, "shms: there is no command \"%s\": see shms --help\n", shms->args[0]);
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp argp = { .options = argp_options, .parser = parse_option,
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME",
+        .doc = "Look at heaps that processes share, make and remove them.\v"
+               "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
+    const struct command *command;
+    struct shms shms = { 0 };
+    int status;
+
+    argp_err_exit_status = EXIT_USAGE;
+    argp_parse(&argp, argc, argv, 0, NULL, &shms);
+    command = find_command(&shms);
+    if (!command)
+        return EXIT_USAGE;
+    shms.args++;
+    shms.arg_count--;
+    if (!shms.embedded && shms_connect(shms.socket, &shms.client) < 0) {
+        fail();
+        return la_last_error_code() == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_REFUSED;
+    }
+    status = command->run(&shms);
+    shms_disconnect(shms.client);
+    return status;
+}

@@ -1,0 +1,314 @@
+/* shmserver_life_test.c - starting and ending: one daemon per socket, stale sockets, clean ends, errors that say what to do. */
+#include "daemon.h"
+
+#include <grp.h>
+
+static const char nobody_there[] = "start one with `shmserver`, or use la_heap_open()";
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+static void without_a_daemon_the_client_says_how_to_get_one(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client = NULL;
+
+    assert_int_equal(shms_connect(NULL, &client), -ECONNREFUSED);
+    assert_non_null(strstr(la_last_error(), d->socket));
+    assert_non_null(strstr(la_last_error(), nobody_there));
+    assert_int_equal(shms_connect("/nowhere/at/all", &client), -ECONNREFUSED);
+    assert_int_equal(shms_connect("", &client), -EINVAL);
+    assert_null(client);
+}
+
+static void path_too_long_for_a_socket_is_refused_by_both(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client = NULL;
+    char path[200] = "/tmp/";
+
+    memset(path + 5, 'x', sizeof(path) - 6);
+    assert_int_equal(shms_connect(path, &client), -ENAMETOOLONG);
+    assert_false(daemon_try_start(d, "--socket", path));
+    assert_true(daemon_said(d, "a socket's may have"));
+}
+
+static void sigterm_removes_the_socket_and_leaves_attached_clients_alone(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = open_or_fail(client, "lasting", 64 << 20);
+    char *block = la_heap_alloc(heap, 100), lock[128];
+
+    strcpy(block, "written before");
+    assert_int_equal(daemon_stop(d, SIGTERM), 0);
+    snprintf(lock, sizeof(lock), "%s.lock", d->socket);
+    assert_false(exists(d->socket));
+    assert_false(exists(lock));
+
+    assert_string_equal(block, "written before");
+    for (int i = 0; i < 1000; i++)
+        assert_non_null(la_heap_alloc(heap, 1 << 14));
+    assert_int_equal(la_heap_recover(heap, NULL, NULL), 0);
+    assert_int_equal(shms_list(client, NULL, NULL), -ENOTCONN);
+    assert_int_equal(shms_list(client, NULL, NULL), -ENOTCONN);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    shms_disconnect(client);
+}
+
+static void sigint_ends_it_as_cleanly(void **state)
+{
+    struct daemon *d = *state;
+
+    assert_int_equal(daemon_stop(d, SIGINT), 0);
+    assert_false(exists(d->socket));
+}
+
+static void socket_that_a_killed_daemon_left_is_replaced(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client = NULL;
+
+    assert_int_equal(WTERMSIG(daemon_stop(d, SIGKILL)), SIGKILL);
+    assert_true(exists(d->socket));
+    assert_int_equal(shms_connect(NULL, &client), -ECONNREFUSED);
+    assert_non_null(strstr(la_last_error(), nobody_there));
+    daemon_start(d);
+    shms_disconnect(connect_or_fail());
+}
+
+static void second_daemon_is_refused_and_the_first_goes_on(void **state)
+{
+    struct daemon *d = *state;
+    pid_t first = d->pid;
+    char number[64];
+
+    assert_false(daemon_try_start(d, NULL, NULL));
+    snprintf(number, sizeof(number), "another shmserver (process %d) is running on", first);
+    assert_true(daemon_said(d, number));
+    d->pid = first;
+    shms_disconnect(connect_or_fail());
+}
+
+static void file_that_is_no_socket_is_left_alone(void **state)
+{
+    struct daemon *d = *state;
+    int fd = open(d->socket, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    struct shms_client *client = NULL;
+
+    assert_true(fd >= 0);
+    close(fd);
+    assert_false(daemon_try_start(d, NULL, NULL));
+    assert_true(daemon_said(d, "is no socket"));
+    assert_true(exists(d->socket));
+    assert_int_equal(shms_connect(NULL, &client), -ECONNREFUSED);
+}
+
+static void missing_folder_is_named(void **state)
+{
+    struct daemon *d = *state;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/none/socket", d->folder);
+    assert_false(daemon_try_start(d, "--socket", path));
+    assert_true(daemon_said(d, "/none, does not exist"));
+}
+
+/* Run @body in a child that is no longer root. Return: its exit status. */
+static int as_nobody(int (*body)(const struct daemon *d), const struct daemon *d)
+{
+    int status;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0)
+            _exit(99);
+        _exit(body(d));
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int connect_is_refused_with_the_owner_named(const struct daemon *d)
+{
+    struct shms_client *client = NULL;
+
+    (void)d;
+    return shms_connect(NULL, &client) == -EACCES && strstr(la_last_error(), "no rights on the socket") &&
+           strstr(la_last_error(), "owner 0") ? 0 : 1;
+}
+
+static int connect_is_refused_by_the_daemon(const struct daemon *d)
+{
+    struct shms_client *client = NULL;
+
+    (void)d;
+    return shms_connect(NULL, &client) == -EACCES && strstr(la_last_error(), "user 65534 may not use this shmserver") ? 0 : 1;
+}
+
+static int attaching_works(const struct daemon *d)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = NULL;
+    char registry[96];
+
+    snprintf(registry, sizeof(registry), "%s/unused", d->folder);
+    setenv("LIBALLOC_VSPACE_REGISTRY", registry, 1);
+    /* Its own heap it may remove, that of root it may not. */
+    return shms_heap_open(client, "grouped", 64 << 20, 0, &heap) == 0 && la_heap_alloc(heap, 100) &&
+           shms_heap_remove(client, "grouped") == 0 && shms_heap_remove(client, "roots") == -EPERM ? 0 : 1;
+}
+
+static void other_users_are_kept_out_by_the_socket_and_by_the_daemon(void **state)
+{
+    struct daemon *d = *state;
+
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(chmod(d->folder, 0755), 0);
+    assert_int_equal(as_nobody(connect_is_refused_with_the_owner_named, d), 0);
+    /* Also if somebody widens the rights of the socket. */
+    assert_int_equal(chmod(d->socket, 0666), 0);
+    assert_int_equal(as_nobody(connect_is_refused_by_the_daemon, d), 0);
+}
+
+static void group_that_is_allowed_gets_in(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+
+    if (geteuid() != 0)
+        skip();
+    assert_true(daemon_try_start(d, "--allow-group", "65534"));
+    assert_int_equal(chmod(d->folder, 0755), 0);
+    client = connect_or_fail();
+    assert_int_equal(shms_heap_create(client, "roots", 64 << 20), 0);
+    assert_int_equal(as_nobody(attaching_works, d), 0);
+    shms_disconnect(client);
+}
+
+static int start_is_refused(const struct daemon *d)
+{
+    struct daemon mine = *d;
+
+    return daemon_try_start(&mine, NULL, NULL) ? 1 : 0;
+}
+
+static void folder_without_rights_is_named(void **state)
+{
+    struct daemon *d = *state;
+    int fd;
+
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(chmod(d->folder, 0755), 0);
+    fd = open(d->log, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    assert_true(fd >= 0);
+    assert_int_equal(fchmod(fd, 0666), 0);
+    close(fd);
+    assert_int_equal(as_nobody(start_is_refused, d), 0);
+    assert_true(daemon_said(d, "is not writable for user 65534"));
+}
+
+static void wrong_options_are_refused(void **state)
+{
+    struct daemon *d = *state;
+
+    assert_false(daemon_try_start(d, "--max-heaps", "none"));
+    assert_false(daemon_try_start(d, "--max-bytes", "12Q"));
+    assert_false(daemon_try_start(d, "--allow-group", "no-such-group"));
+    assert_true(daemon_said(d, "no number"));
+    assert_true(daemon_said(d, "no size"));
+    assert_true(daemon_said(d, "no group"));
+}
+
+static void limits_on_heaps_hold(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+
+    assert_true(daemon_try_start(d, "--max-bytes", "100M"));
+    client = connect_or_fail();
+    assert_int_equal(shms_heap_create(client, "first", 64 << 20), 0);
+    assert_int_equal(shms_heap_create(client, "second", 64 << 20), -EDQUOT);
+    assert_non_null(strstr(la_last_error(), "--max-bytes"));
+    assert_int_equal(shms_heap_create(client, "second", 32 << 20), 0);
+    assert_int_equal(shms_heap_remove(client, "first"), 0);
+    assert_int_equal(shms_heap_create(client, "third", 64 << 20), 0);
+    shms_disconnect(client);
+}
+
+/* ---- socket activation ---- */
+
+static void exec_with_the_socket(const struct daemon *d, int listening)
+{
+    const char *program = getenv("SHMSERVER");
+    char *argv[] = { (char *)program, NULL };
+    char pid[16];
+
+    snprintf(pid, sizeof(pid), "%d", getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "1", 1);
+    dup2(listening, 3);
+    daemon_exec(d, argv);
+}
+
+static void socket_of_a_service_manager_is_used_and_kept(void **state)
+{
+    struct daemon *d = *state;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int listening = socket(AF_UNIX, SOCK_SEQPACKET, 0);     /* inherited */
+
+    strcpy(address.sun_path, d->socket);
+    assert_int_equal(bind(listening, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listening, 8), 0);
+    fflush(stdout);
+    d->pid = fork();
+    assert_true(d->pid >= 0);
+    if (d->pid == 0)
+        exec_with_the_socket(d, listening);
+    assert_true(daemon_wait(d));
+    shms_disconnect(connect_or_fail());
+
+    /* A daemon by hand on the same path would take the clients away. */
+    {
+        pid_t activated = d->pid;
+
+        assert_false(daemon_try_start(d, NULL, NULL));
+        assert_true(daemon_said(d, "somebody listens on"));
+        d->pid = activated;
+    }
+    assert_int_equal(daemon_stop(d, SIGTERM), 0);
+    assert_true(exists(d->socket));
+    close(listening);
+}
+
+#define with_daemon(test) cmocka_unit_test_setup_teardown(test, daemon_setup, daemon_teardown)
+#define without_daemon(test) cmocka_unit_test_setup_teardown(test, daemon_setup_stopped, daemon_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        without_daemon(without_a_daemon_the_client_says_how_to_get_one),
+        without_daemon(path_too_long_for_a_socket_is_refused_by_both),
+        with_daemon(sigterm_removes_the_socket_and_leaves_attached_clients_alone),
+        with_daemon(sigint_ends_it_as_cleanly),
+        with_daemon(socket_that_a_killed_daemon_left_is_replaced),
+        with_daemon(second_daemon_is_refused_and_the_first_goes_on),
+        without_daemon(file_that_is_no_socket_is_left_alone),
+        without_daemon(missing_folder_is_named),
+        with_daemon(other_users_are_kept_out_by_the_socket_and_by_the_daemon),
+        without_daemon(group_that_is_allowed_gets_in),
+        without_daemon(folder_without_rights_is_named),
+        without_daemon(wrong_options_are_refused),
+        without_daemon(limits_on_heaps_hold),
+        without_daemon(socket_of_a_service_manager_is_used_and_kept),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

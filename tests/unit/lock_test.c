@@ -1,0 +1,123 @@
+/* lock_test.c - one word that excludes, wakes whom it put to sleep, and can be reset in a forked child. */
+#include "engine.h"
+
+#include <sys/resource.h>
+
+#include "base/lock.h"
+#include "child.h"
+
+enum { THREADS = 4, ROUNDS = 20000 };
+
+static struct la_lock lock = LOCK_INIT(RANK_META);
+static unsigned counter;        /* under lock */
+
+static void *add(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        lock_take(&lock);
+        counter++;
+        lock_give(&lock);
+    }
+    return NULL;
+}
+
+static void threads_exclude_each_other(void **state)
+{
+    pthread_t threads[THREADS];
+
+    (void)state;
+    counter = 0;
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, add, NULL), 0);
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(counter, THREADS * ROUNDS);
+    assert_int_equal(atomic_load(&lock.word), 0);
+}
+
+static void *take_and_give(void *arg)
+{
+    bool *had_it = arg;
+
+    lock_take(&lock);
+    *had_it = true;
+    lock_give(&lock);
+    return NULL;
+}
+
+static void sleeper_is_woken_and_errno_is_kept(void **state)
+{
+    bool had_it = false;
+    pthread_t thread;
+
+    (void)state;
+    lock_take(&lock);
+    assert_int_equal(pthread_create(&thread, NULL, take_and_give, &had_it), 0);
+    /* The sleeper announces itself in the word before it sleeps. */
+    while (atomic_load(&lock.word) != 2)
+        sched_yield();
+    assert_false(had_it);
+    errno = ENOSPC;
+    lock_give(&lock);
+    assert_int_equal(errno, ENOSPC);
+    pthread_join(thread, NULL);
+    assert_true(had_it);
+}
+
+static void reset_lock_can_be_taken_again(void **state)
+{
+    (void)state;
+    lock_take(&lock);
+    lock_reset(&lock);
+    lock_take(&lock);
+    lock_give(&lock);
+    assert_int_equal(atomic_load(&lock.word), 0);
+}
+
+#ifndef NDEBUG
+static void take_in_falling_rank(void *arg)
+{
+    struct la_lock low = LOCK_INIT(RANK_HEAP), high = LOCK_INIT(RANK_META);
+
+    (void)arg;
+    setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+    CHECK(freopen("/dev/null", "w", stderr) != NULL);
+    lock_take(&high);
+    lock_take(&low);
+}
+
+static void take_in_rising_rank(void *arg)
+{
+    struct la_lock low = LOCK_INIT(RANK_HEAP), high = LOCK_INIT(RANK_META);
+
+    (void)arg;
+    lock_take(&low);
+    lock_take(&high);
+    lock_give(&low);
+    lock_give(&high);
+    lock_take(&low);
+    lock_give(&low);
+}
+
+static void debug_build_refuses_locks_in_falling_rank(void **state)
+{
+    (void)state;
+    assert_int_equal(run_in_child(take_in_rising_rank, NULL), 0);
+    assert_int_equal(run_in_child(take_in_falling_rank, NULL), 128 + SIGABRT);
+}
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_exclude_each_other),
+        cmocka_unit_test(sleeper_is_woken_and_errno_is_kept),
+        cmocka_unit_test(reset_lock_can_be_taken_again),
+#ifndef NDEBUG
+        cmocka_unit_test(debug_build_refuses_locks_in_falling_rank),
+#endif
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
