@@ -140,10 +140,12 @@ bool slices_resize(struct la_chain *chain, struct la_page *page, unsigned n)
     unsigned old = page->slices;
     uintptr_t address = slice_address(m->segment, page);
 
+    if (at + n > SLICES_PER_MACRO)
+        return false;
     if (n > old) {
         uint32_t more = bits_run(at + old, n - old);
 
-        if (at + n > SLICES_PER_MACRO || (m->free_slices & more) != more)
+        if ((m->free_slices & more) != more)
             return false;
         if (segment_is_direct(m->segment) && !region_set(address + old * SLICE_SIZE, n - old, page))
             return false;

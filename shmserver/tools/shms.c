@@ -149,17 +149,19 @@ static int command_create(const struct shms *shms)
 static int command_rm(const struct shms *shms)
 {
     int status = EXIT_SUCCESS;
-    struct table *table = table_begin(TABLE_ROWS, shms->json);
+    struct table *table = shms->json ? table_begin(TABLE_ROWS, true) : NULL;    /* in words, no news is good news */
 
     for (int i = 0; i < shms->arg_count; i++) {
         if (remove_heap(shms, shms->args[i]) < 0) {
             status = fail();
             continue;
         }
+        if (!table)
+            continue;
         table_row(table);
         table_text(table, "removed", "REMOVED", shms->args[i]);
     }
-    if (shms->json)
+    if (table)
         table_end(table);
     return status;
 }
