@@ -33,7 +33,9 @@ static const char *chain_name_of(const void *block)
 {
     struct la_owner owner = { .struct_size = sizeof(owner) };
 
-    return la_owner_of(block, &owner) == 0 ? owner.chain_name : "not memory of liballoc";
+    if (la_owner_of(block, &owner) < 0)
+        return "nobody we know";
+    return owner.chain_name[0] ? owner.chain_name : "the thread's own chain";
 }
 
 static bool all_from(char **words, const char *chain_name)
@@ -67,8 +69,8 @@ int main(void)
     outside = la_malloc(100);
     if (!words || !outside)
         return EXIT_FAILURE;
-    printf("inside the switch:  \"%s\" is served by \"%s\"\n", words[1], chain_name_of(words[1]));
-    printf("after the switch:   100 bytes are served by \"%s\"\n", chain_name_of(outside));
+    printf("inside the switch:  \"%s\" is served by %s\n", words[1], chain_name_of(words[1]));
+    printf("after the switch:   100 bytes are served by %s\n", chain_name_of(outside));
     if (!all_from(words, "near") || strcmp(chain_name_of(outside), "near") == 0 || la_default_get())
         return EXIT_FAILURE;
     la_free(outside);

@@ -2,8 +2,8 @@
  * group.c - objects of one lifetime, freed at once.
  *
  * A server handles a request: what it needs for that lives in a group, and what it needs for a part of it in a group
- * inside. At the end one call frees everything, in time that does not depend on the number of objects, and runs what was
- * registered, last first.
+ * inside. At the end one call frees everything, in time that does not depend on the number of objects, and runs what
+ * was registered, last first.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /*
  * own_source.c - plug in your own kind of memory.
  *
- * A source is a table of functions. This one takes memory that is backed by a file, so that the system may write it to a
- * disk of our choice instead of to swap; memory of a device, or of an arena of yours, is plugged in the same way. The
+ * A source is a table of functions. This one takes memory that is backed by a file, so that the system may write it to
+ * a disk of our choice instead of to swap; memory of a device, or of an arena of yours, is plugged in the same way. The
  * engine above it is the usual one.
  */
 #include <errno.h>

@@ -69,7 +69,7 @@ static int read_list(struct list *ret)
         ret->size += (size_t)n;
     } while (n > 0);
     if (ret->size == 0 || ret->paths[ret->size - 1] != '\0')
-        return -EINVAL;
+        return -ENODATA;
     for (const char *path = ret->paths; path < ret->paths + ret->size; path += strlen(path) + 1) {
         struct stat status;
 
@@ -102,9 +102,9 @@ static uint64_t next_random(uint64_t *state)
 }
 
 /*
- * Who dies, and when: somewhere in the first half of what is dealt to a worker, as far as its size tells. Text has about 2
- * to 6 bytes to a step and 20 to 60 to a step with an open bundle, and a core works on 10 to 100 MB in a second. A victim
- * that is through before dies then.
+ * Who dies, and when: somewhere in the first half of what is dealt to a worker, as far as its size tells. Text has
+ * about 2 to 6 bytes to a step and 20 to 60 to a step with an open bundle, and a core works on 10 to 100 MB in a
+ * second. A victim that is through before dies then.
  */
 static void plan_kill(struct coordinator *c)
 {
@@ -224,8 +224,8 @@ static int bury(struct coordinator *c, uint32_t number)
         return r;
     read_info(c, &after);
     returned = job_return_claims(c->job, number);
-    printf("%sworker %" PRIu32 " was killed: %" PRIu64 " blocks (%" PRIu64 " bytes) reclaimed, %u files for the others\n",
-           line_start(), number, after.recovered_blocks - before.recovered_blocks,
+    printf("%sworker %" PRIu32 " was killed: %" PRIu64 " blocks (%" PRIu64 " bytes) reclaimed, "
+           "%u files for the others\n", line_start(), number, after.recovered_blocks - before.recovered_blocks,
            after.recovered_bytes - before.recovered_bytes, returned);
     fflush(stdout);
 

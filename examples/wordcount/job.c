@@ -58,8 +58,8 @@ static void deal(struct job *job, unsigned workers)
         job->file[i].holder = 1 + i % workers;
 }
 
-int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint32_t files, uint64_t bytes, unsigned workers,
-               struct job **ret)
+int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint32_t files, uint64_t bytes,
+               unsigned workers, struct job **ret)
 {
     struct la_bundle *bundle;
     struct job *job;

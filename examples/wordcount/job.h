@@ -72,7 +72,7 @@ struct bucket {
 
 struct job {
     uint32_t files, buckets;            /* buckets: a power of two */
-    uint32_t dealt, hands;              /* the first files are dealt to so many workers in turn, the rest to who is free */
+    uint32_t dealt, hands;              /* so many files are dealt to so many workers; the rest goes to who is free */
     uint64_t bytes;                     /* of text in all files */
     struct file *file;
     struct bucket *bucket;
@@ -92,14 +92,14 @@ struct job {
 enum { JOB_BLOCKS = 4 };                /* blocks of the heap that job_create() makes */
 
 /* @paths: @files strings, each with its NUL, one after the other. Sets the root "job". */
-int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint32_t files, uint64_t bytes, unsigned workers,
-               struct job **ret);
+int job_create(struct la_heap *heap, const char *paths, size_t paths_size, uint32_t files, uint64_t bytes,
+               unsigned workers, struct job **ret);
 /* The job of @heap, made by another process. Return: 0, -ENOENT. */
 int job_find(struct la_heap *heap, struct job **ret);
 
 /*
- * The next file for @worker to work on: one dealt to it, else one that nobody has claimed. @cursor: how far the worker has
- * come, at first 0. NULL: every file is done or somebody else's.
+ * The next file for @worker to work on: one dealt to it, else one that nobody has claimed. @cursor: how far the worker
+ * has come, at first 0. NULL: every file is done or somebody else's.
  */
 struct file *job_claim(struct job *job, uint32_t worker, uint32_t *cursor);
 /* What the dead @worker had claimed is anybody's again. Return: number of files. */
@@ -113,8 +113,8 @@ typedef void word_visitor(const struct word *word, void *user);
 void job_each_word(struct la_heap *heap, struct job *job, word_visitor *visit, void *user);
 
 /*
- * job->lock: take it, wait under it for a change or until @timeout (NULL: for ever), tell everybody of a change and give it
- * back. When a holder has died there is nothing to repair. Return: 0 or a negative errno.
+ * job->lock: take it, wait under it for a change or until @timeout (NULL: for ever), tell everybody of a change and
+ * give it back. When a holder has died there is nothing to repair. Return: 0 or a negative errno.
  */
 int job_lock(struct la_heap *heap, struct job *job);
 int job_wait(struct la_heap *heap, struct job *job, const struct timespec *timeout);

@@ -1,8 +1,8 @@
 /*
  * main.c - wordcount: count the words of many files in one shared heap, by several processes, one of which is killed.
  *
- * Reading order: job.h (what is in the heap), worker.c, count.c, merge.c, coordinator.c, reader.c, summary.c. The script "run"
- * beside this file puts the processes together and checks the result against coreutils.
+ * Reading order: job.h (what is in the heap), worker.c, count.c, merge.c, coordinator.c, reader.c, summary.c. The
+ * script "run" beside this file puts the processes together and checks the result against coreutils.
  */
 #include <getopt.h>
 #include <stdio.h>

@@ -5,8 +5,8 @@
 #include "job.h"
 
 /*
- * Add the tallies of @file from number file->merged on to the table, and set it to ALL_MERGED. Each tally has its effect
- * exactly once, whoever was killed in between. Return: 0 or a negative errno.
+ * Add the tallies of @file from number file->merged on to the table, and set it to ALL_MERGED. Each tally has its
+ * effect exactly once, whoever was killed in between. Return: 0 or a negative errno.
  */
 int merge_file(struct la_heap *heap, struct job *job, struct file *file);
 

@@ -26,8 +26,8 @@ struct options {
     bool die_in_bundle;
 };
 
-/* Each returns the process's exit status. */
-int run_coordinator(const struct options *options);     /* reads the files' names, each with a NUL, from standard input */
+/* Each returns the exit status. The coordinator reads the files' names, each with a NUL, from standard input. */
+int run_coordinator(const struct options *options);
 int run_worker(const struct options *options);
 int run_reader(const struct options *options);
 int run_summary(const struct options *options);

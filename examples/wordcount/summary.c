@@ -38,8 +38,7 @@ static int check_blocks(struct la_heap *heap, const struct totals *totals, struc
     if (r > 0)
         return EXIT_FAILURE;
     if (fsck->blocks[3] != expected || fsck->blocks[1] + fsck->blocks[2] > 0) {
-        fprintf(stderr,
-                "wordcount: the heap has %" PRIu64 " blocks, %" PRIu64 " held and %" PRIu64 " in doubt, instead of %" PRIu64 "\n",
+        fprintf(stderr, "wordcount: %" PRIu64 " blocks, %" PRIu64 " held, %" PRIu64 " in doubt, instead of %" PRIu64 "\n",
                 fsck->blocks[3], fsck->blocks[1], fsck->blocks[2], expected);
         return EXIT_FAILURE;
     }

@@ -90,9 +90,10 @@ static int work(struct la_heap *heap, struct job *job, uint32_t number)
     do {
         if (r >= 0)
             r = index_files(heap, job, number, &cursor);
-        steps_end();
-        if (r == 0)
+        if (r == 0) {
+            steps_end();
             r = wait_for_claims(heap, job);
+        }
     } while (r > 0);
     return r;
 }

@@ -249,6 +249,9 @@ void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
     la_tls_busy--;
+    if (unlikely(!block) && chain->segment)
+        la_fail(-ENOMEM, "the user buffer of %zu bytes has no room for %zu bytes: free blocks or give it more memory",
+                chain->segment->size, size);
     return block;
 }
 
@@ -270,5 +273,8 @@ void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
     la_tls_busy--;
+    if (unlikely(!block) && chain->segment)
+        la_fail(-ENOMEM, "the user buffer of %zu bytes has no room for %zu bytes: free blocks or give it more memory",
+                chain->segment->size, size);
     return block;
 }

@@ -213,6 +213,7 @@ static struct la_page *new_mapping(size_t size, size_t alignment, bool *zeroed)
         base = os_map_aligned(length, map_alignment);
     page = base ? la_meta_alloc(sizeof(*page)) : NULL;
     if (!page) {
+        la_fail(-ENOMEM, "the system refuses %zu bytes: RLIMIT_AS, overcommit or memory is exhausted", length);
         if (base)
             os_unmap(base, got);
         return NULL;

@@ -86,6 +86,14 @@ static _Atomic(intptr_t) *entry_of(uintptr_t address)
     return leaf ? &leaf->entry[(uint16_t)(address >> SLICE_SHIFT)] : NULL;
 }
 
+bool region_reserve(uintptr_t start, size_t bytes)
+{
+    for (uintptr_t root = start >> REGION_LEAF_SHIFT; root <= (start + bytes - 1) >> REGION_LEAF_SHIFT; root++)
+        if (root >= REGION_ROOTS || !leaf_of(root << REGION_LEAF_SHIFT))
+            return false;
+    return true;
+}
+
 static struct la_page *entry_get(_Atomic(intptr_t) *entry)
 {
     intptr_t d = atomic_load_explicit(entry, memory_order_relaxed);

@@ -51,6 +51,9 @@ static inline struct la_page *region_entry(const void *p)
 /* The page around @p, also through windows and for slices in the middle of a page; NULL: none. */
 struct la_page *region_page(const void *p);
 
+/* Make the map's own memory for a range, so that region_set() cannot fail there; false: out of memory. */
+bool region_reserve(uintptr_t start, size_t bytes);
+
 /* Enter @page for @slices windows of 64 KiB from @start on; false: out of memory for the map. */
 bool region_set(uintptr_t start, size_t slices, struct la_page *page);
 void region_clear(uintptr_t start, size_t slices);

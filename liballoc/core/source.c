@@ -33,9 +33,19 @@ static struct la_lock grow_lock = LOCK_INIT(RANK_GROW);
 
 enum { FIRST_SEGMENT = 64 << 20, SMALLEST_SEGMENT = 4 << 20, LARGEST_SEGMENT = 1 << 30 };
 
+/*
+ * With its part of the region map: were that refused later, when memory is short, a free macro block that cannot be entered
+ * would stand in the way of those that can.
+ */
 static void *map_segment(size_t size)
 {
-    return os_map_aligned(size, size >= 32 * MiB ? MACRO_SIZE : SLICE_SIZE);
+    void *p = os_map_aligned(size, size >= 32 * MiB ? MACRO_SIZE : SLICE_SIZE);
+
+    if (p && !region_reserve((uintptr_t)p, size)) {
+        os_unmap(p, size);
+        p = NULL;
+    }
+    return p;
 }
 
 static int anon_acquire(void *self, size_t min, size_t wanted, struct la_range *ret)
@@ -54,7 +64,7 @@ static int anon_acquire(void *self, size_t min, size_t wanted, struct la_range *
         if (size == min)
             break;
     }
-    return -ENOMEM;
+    return la_fail(-ENOMEM, "the system refuses %zu bytes: RLIMIT_AS, overcommit or memory is exhausted", min);
 }
 
 static void anon_release(void *self, struct la_range range)

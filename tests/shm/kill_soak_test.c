@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,6 +156,7 @@ static int worker_main(const char *name, const char *seed)
 {
     struct la_heap *heap;
 
+    prctl(PR_SET_PDEATHSIG, SIGKILL);   /* a test that fails leaves nobody behind */
     if (la_heap_attach(name, 0, &heap) < 0) {
         fprintf(stderr, "worker: %s\n", la_last_error());
         return 1;

@@ -1,0 +1,39 @@
+# Completion of shms for bash: commands, options, names of heaps as the daemon (or --embedded) knows them.
+
+_shms_heaps()       # the options given so far...
+{
+    shms "$@" --json ls 2>/dev/null | sed -n 's/^ *"name": *"\(.*\)",\{0,1\}$/\1/p'
+}
+
+_shms()
+{
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local command='' word i
+    local -a place=()
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        case $word in
+        -s | --socket)
+            place+=(--socket "${COMP_WORDS[i + 1]}")
+            ((i++))
+            ;;
+        -e | --embedded | --socket=*) place+=("$word") ;;
+        -*) ;;
+        *) command=${command:-$word} ;;
+        esac
+    done
+
+    COMPREPLY=()
+    if [[ $previous == -s || $previous == --socket ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    elif [[ $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --help --usage --version' -- "$current")
+    elif [[ -z $command ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck' -- "$current")
+    elif [[ $command == @(info|rm|clients|fsck) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(_shms_heaps "${place[@]}")" -- "$current")
+    fi
+}
+
+complete -F _shms shms

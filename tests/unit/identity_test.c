@@ -1,0 +1,66 @@
+/* identity_test.c - who is at the other end, and may he come in. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shmserver/daemon/identity.h"
+
+static void other_end_is_who_the_kernel_says(void **state)
+{
+    struct identity id;
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(identity_read(ends[0], &id), 0);
+    assert_int_equal(id.pid, getpid());
+    assert_int_equal(id.uid, geteuid());
+    assert_int_equal(id.gid, getegid());
+    assert_true(id.command[0] != '\0');
+    identity_deinit(&id);
+    assert_int_equal(id.pidfd, -1);
+    close(ends[0]);
+    close(ends[1]);
+    assert_true(identity_read(-1, &id) < 0);
+}
+
+static void own_user_comes_in_and_groups_count(void **state)
+{
+    struct access nobody = { .by_group = false }, group = { .by_group = true, .group = getegid() };
+    struct identity id, stranger;
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(identity_read(ends[0], &id), 0);
+    assert_true(access_allows(&nobody, ends[0], &id));
+    stranger = id;
+    stranger.uid = 54321;
+    assert_false(access_allows(&nobody, ends[0], &stranger));
+    assert_true(access_allows(&group, ends[0], &stranger));
+    group.group = 54321;
+    assert_false(access_allows(&group, ends[0], &stranger));
+    assert_true(identity_has_group(ends[0], &id, getegid()));
+    identity_deinit(&id);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(other_end_is_who_the_kernel_says),
+        cmocka_unit_test(own_user_comes_in_and_groups_count),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,187 @@
+/* listener_test.c - one listener per path; what a dead one left is replaced. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <liballoc/error.h>
+
+#include "shmserver/daemon/listener.h"
+
+struct fixture {
+    char folder[32];
+    char path[64];
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    strcpy(f->folder, "/tmp/listener-test-XXXXXX");
+    assert_non_null(mkdtemp(f->folder));
+    snprintf(f->path, sizeof(f->path), "%s/socket", f->folder);
+    unsetenv("LISTEN_PID");
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    char lock[80];
+
+    unlink(f->path);
+    snprintf(lock, sizeof(lock), "%s.lock", f->path);
+    unlink(lock);
+    assert_int_equal(rmdir(f->folder), 0);
+    free(f);
+    return 0;
+}
+
+static int connect_to(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    strcpy(address.sun_path, path);
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static void connection_is_accepted_and_the_socket_is_private(void **state)
+{
+    struct fixture *f = *state;
+    struct listener listener;
+    struct stat st;
+    int client, server;
+
+    assert_int_equal(listener_open(&listener, f->path, -1), 0);
+    assert_int_equal(stat(f->path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(listener_accept(&listener), -EAGAIN);
+    client = connect_to(f->path);
+    server = listener_accept(&listener);
+    assert_true(client >= 0 && server >= 0);
+    assert_true(fcntl(server, F_GETFL) & O_NONBLOCK);
+    assert_true(fcntl(server, F_GETFD) & FD_CLOEXEC);
+    close(client);
+    close(server);
+    listener_close(&listener);
+    assert_int_equal(access(f->path, F_OK), -1);
+}
+
+static void group_gets_the_socket(void **state)
+{
+    struct fixture *f = *state;
+    struct listener listener;
+    struct stat st;
+
+    assert_int_equal(listener_open(&listener, f->path, (long)getegid()), 0);
+    assert_int_equal(stat(f->path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0660);
+    assert_int_equal(st.st_gid, getegid());
+    listener_close(&listener);
+}
+
+static void second_listener_is_refused_and_does_no_harm(void **state)
+{
+    struct fixture *f = *state;
+    struct listener first, second;
+    int client;
+
+    assert_int_equal(listener_open(&first, f->path, -1), 0);
+    assert_int_equal(listener_open(&second, f->path, -1), -EADDRINUSE);
+    client = connect_to(f->path);
+    assert_true(client >= 0);
+    close(client);
+    listener_close(&first);
+    assert_int_equal(listener_open(&second, f->path, -1), 0);
+    listener_close(&second);
+}
+
+static void socket_of_the_dead_is_replaced_but_nothing_else(void **state)
+{
+    struct fixture *f = *state;
+    struct listener listener;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int stale = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), file;
+
+    strcpy(address.sun_path, f->path);
+    assert_int_equal(bind(stale, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(stale);
+    assert_int_equal(listener_open(&listener, f->path, -1), 0);
+    listener_close(&listener);
+
+    file = open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    close(file);
+    assert_int_equal(listener_open(&listener, f->path, -1), -EEXIST);
+    assert_int_equal(access(f->path, F_OK), 0);
+}
+
+static void somebody_without_a_lock_is_not_robbed(void **state)
+{
+    struct fixture *f = *state;
+    struct listener listener;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int other = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    strcpy(address.sun_path, f->path);
+    assert_int_equal(bind(other, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(other, 1), 0);
+    assert_int_equal(listener_open(&listener, f->path, -1), -EADDRINUSE);
+    assert_int_equal(access(f->path, F_OK), 0);
+    close(other);
+}
+
+static void missing_folder_is_an_error_in_words(void **state)
+{
+    struct fixture *f = *state;
+    struct listener listener;
+    char path[80];
+
+    snprintf(path, sizeof(path), "%s/none/socket", f->folder);
+    assert_int_equal(listener_open(&listener, path, -1), -ENOENT);
+    assert_non_null(strstr(la_last_error(), "/none, does not exist"));
+}
+
+static void without_a_service_manager_nothing_is_inherited(void **state)
+{
+    struct listener listener;
+
+    (void)state;
+    assert_int_equal(listener_inherit(&listener), 0);
+    setenv("LISTEN_PID", "1", 1);       /* somebody else's */
+    setenv("LISTEN_FDS", "1", 1);
+    assert_int_equal(listener_inherit(&listener), 0);
+}
+
+#define with_folder(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        with_folder(connection_is_accepted_and_the_socket_is_private),
+        with_folder(group_gets_the_socket),
+        with_folder(second_listener_is_refused_and_does_no_harm),
+        with_folder(socket_of_the_dead_is_replaced_but_nothing_else),
+        with_folder(somebody_without_a_lock_is_not_robbed),
+        with_folder(missing_folder_is_an_error_in_words),
+        with_folder(without_a_service_manager_nothing_is_inherited),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,109 @@
+/* memfile_test.c - the file of a heap: sealed, private, at an address of its own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <liballoc/heap.h>
+
+#include "shmserver/daemon/memfile.h"
+
+static void file_is_sealed_and_private(void **state)
+{
+    const int seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+    struct memfile file;
+    struct stat st;
+
+    (void)state;
+    assert_int_equal(memfile_create("sealed", LA_HEAP_MIN_SIZE + 1, &file), 0);
+    assert_int_equal(file.size, LA_HEAP_MIN_SIZE + (2 << 20));
+    assert_int_equal(fcntl(file.fd, F_GET_SEALS) & seals, seals);
+    assert_int_equal(fstat(file.fd, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(st.st_size, file.size);
+    assert_int_equal(ftruncate(file.fd, 0), -1);
+    memfile_close(&file, false);
+    assert_int_equal(file.fd, -1);
+    memfile_close(&file, false);
+}
+
+static void two_heaps_have_two_addresses_and_one_that_is_kept_is_not_given_again(void **state)
+{
+    struct memfile first, second, third;
+
+    (void)state;
+    assert_int_equal(memfile_create("first", LA_HEAP_MIN_SIZE, &first), 0);
+    assert_int_equal(memfile_create("second", LA_HEAP_MIN_SIZE, &second), 0);
+    assert_true(second.address >= first.address + first.size || second.address + second.size <= first.address);
+    memfile_close(&first, true);
+    assert_int_equal(memfile_create("third", LA_HEAP_MIN_SIZE, &third), 0);
+    assert_int_not_equal(third.address, first.address);
+    memfile_close(&second, false);
+    memfile_close(&third, false);
+}
+
+static void every_client_gets_a_description_of_its_own(void **state)
+{
+    struct memfile file;
+    int a, b;
+
+    (void)state;
+    assert_int_equal(memfile_create("shared", LA_HEAP_MIN_SIZE, &file), 0);
+    a = memfile_reopen(&file);
+    b = memfile_reopen(&file);
+    assert_true(a >= 0 && b >= 0);
+    /* A position belongs to the open file description. */
+    assert_int_equal(lseek(a, 100, SEEK_SET), 100);
+    assert_int_equal(lseek(b, 0, SEEK_CUR), 0);
+    assert_int_equal(fcntl(a, F_GETFL) & O_ACCMODE, O_RDWR);
+    assert_true(fcntl(a, F_GETFD) & FD_CLOEXEC);
+    close(a);
+    close(b);
+    memfile_close(&file, false);
+}
+
+static void wrong_sizes_and_names_are_refused(void **state)
+{
+    struct memfile file;
+
+    (void)state;
+    assert_int_equal(memfile_create("small", LA_HEAP_MIN_SIZE - 1, &file), -EINVAL);
+    assert_int_equal(memfile_create("large", UINT64_MAX, &file), -EINVAL);
+    assert_int_equal(memfile_create("with/slash", LA_HEAP_MIN_SIZE, &file), -EINVAL);
+}
+
+static char registry[] = "/tmp/memfile-test-XXXXXX";
+
+static int group_setup(void **state)
+{
+    (void)state;
+    close(mkstemp(registry));
+    return setenv("LIBALLOC_VSPACE_REGISTRY", registry, 1);
+}
+
+static int group_teardown(void **state)
+{
+    (void)state;
+    return unlink(registry);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(file_is_sealed_and_private),
+        cmocka_unit_test(two_heaps_have_two_addresses_and_one_that_is_kept_is_not_given_again),
+        cmocka_unit_test(every_client_gets_a_description_of_its_own),
+        cmocka_unit_test(wrong_sizes_and_names_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}

@@ -1,0 +1,183 @@
+/* registry_test.c - names, cursors, and segments that outlive their names. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shmserver/daemon/reaper.h"
+#include "shmserver/daemon/registry.h"
+#include "shmserver/daemon/view.h"
+
+enum { SIZE = 8 << 20, MAX_SEGMENTS = 30 };
+
+static struct quota quota;
+static struct registry registry;
+static char addresses[32];
+
+static int setup(void **state)
+{
+    const struct quota_limits limits = { .clients = 1, .heaps = 1000, .bytes = UINT64_MAX };
+
+    (void)state;
+    strcpy(addresses, "/tmp/registry-test-XXXXXX");
+    close(mkstemp(addresses));
+    setenv("LIBALLOC_VSPACE_REGISTRY", addresses, 1);
+    quota_init(&quota, &limits);
+    registry_init(&registry, &quota, MAX_SEGMENTS);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    assert_true(registry_is_valid(&registry));
+    registry_deinit(&registry);
+    assert_true(list_is_empty(&quota.users));
+    return unlink(addresses);
+}
+
+static struct segment *make(const char *name)
+{
+    struct segment *segment = NULL;
+
+    assert_int_equal(registry_create(&registry, name, SIZE, 0, 1000, &segment), 0);
+    return segment;
+}
+
+static void name_is_taken_until_it_is_removed(void **state)
+{
+    struct segment *segment = make("name"), *other = NULL;
+
+    (void)state;
+    assert_int_equal(registry_create(&registry, "name", SIZE, 0, 1000, &other), -EEXIST);
+    assert_null(other);
+    assert_ptr_equal(registry_find(&registry, "name"), segment);
+    assert_ptr_equal(registry_find_id(&registry, segment->id), segment);
+    registry_remove(segment);
+    assert_null(registry_find(&registry, "name"));
+    assert_true(registry_release(segment));
+    assert_int_equal(registry.count, 0);
+    make("name");
+}
+
+static void same_key_gives_the_same_segment_to_its_owner_only(void **state)
+{
+    struct segment *first, *again = NULL;
+
+    (void)state;
+    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, &first), 0);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, &again), 0);
+    assert_ptr_equal(first, again);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 98, 1000, &again), -EEXIST);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1001, &again), -EEXIST);
+    assert_int_equal(registry.count, 1);
+}
+
+static void limit_holds_and_a_failure_costs_nothing(void **state)
+{
+    struct segment *segment;
+    char name[16];
+
+    (void)state;
+    for (int i = 0; i < MAX_SEGMENTS; i++) {
+        snprintf(name, sizeof(name), "n%d", i);
+        make(name);
+    }
+    assert_int_equal(registry_create(&registry, "more", SIZE, 0, 1000, &segment), -EDQUOT);
+    registry_remove(registry_find(&registry, "n3"));
+    assert_true(registry_release(registry_after(&registry, 3)));
+    assert_int_equal(registry_create(&registry, "small", 1, 0, 1000, &segment), -EINVAL);
+    assert_int_equal(registry_create(&registry, "huge", UINT64_MAX / 2, 0, 1000, &segment), -EINVAL);
+    assert_int_equal(registry.count, MAX_SEGMENTS - 1);
+    make("more");
+}
+
+static void cursor_goes_on_where_it_was_whatever_came_and_went(void **state)
+{
+    struct segment *b;
+
+    (void)state;
+    make("a");
+    b = make("b");
+    make("c");
+    assert_string_equal(registry_after(&registry, 0)->name, "a");
+    registry_remove(b);
+    assert_true(registry_release(b));
+    assert_string_equal(registry_after(&registry, 1)->name, "c");
+    make("d");
+    assert_string_equal(registry_after(&registry, 3)->name, "d");
+    assert_null(registry_after(&registry, 4));
+}
+
+static void segment_lives_while_a_peer_holds_it(void **state)
+{
+    struct segment *segment = make("held");
+    struct la_list holdings;
+    int peer;
+
+    (void)state;
+    list_init(&holdings);
+    assert_int_equal(segment_hold(segment, &peer, &holdings), 0);
+    assert_int_equal(segment_hold(segment, &peer, &holdings), 0);
+    registry_remove(segment);
+    assert_false(registry_release(segment));
+    holding_drop(segment_find_holding(segment, &peer));
+    assert_true(list_is_empty(&holdings));
+    assert_null(segment_find_holding(segment, &peer));
+    assert_true(registry_release(segment));
+}
+
+static void more_segments_than_views_can_all_be_looked_into(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2 * VIEW_MAX + 3; i++) {
+        char name[16];
+
+        snprintf(name, sizeof(name), "v%d", i);
+        make(name);
+    }
+    for (int round = 0; round < 2; round++)
+        for (struct segment *s = registry_after(&registry, 0); s; s = registry_after(&registry, s->serial)) {
+            struct shms_heap heap;
+
+            assert_int_equal(view_describe(s, &heap), 0);
+            assert_string_equal(heap.name, s->name);
+            assert_int_equal(heap.processes, 0);
+        }
+}
+
+static void peer_that_left_nothing_settles_at_once(void **state)
+{
+    struct segment *segment = make("settled");
+
+    (void)state;
+    reaper_peer_went(segment, 1000);
+    assert_int_equal(segment->unsettled, 0);
+    assert_int_equal(segment->look_at, 0);
+    assert_int_equal(reaper_run(&registry, 1000), -1);
+}
+
+#define with_registry(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        with_registry(name_is_taken_until_it_is_removed),
+        with_registry(same_key_gives_the_same_segment_to_its_owner_only),
+        with_registry(limit_holds_and_a_failure_costs_nothing),
+        with_registry(cursor_goes_on_where_it_was_whatever_came_and_went),
+        with_registry(segment_lives_while_a_peer_holds_it),
+        with_registry(more_segments_than_views_can_all_be_looked_into),
+        with_registry(peer_that_left_nothing_settles_at_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
