@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) void *alloc_from(struct la_chain *c
 
     if (unlikely(size > TABLE_MAX))
         return alloc_medium(size, chain);
-    offset = la_bin_offset[(size + 7) / 8];
+    offset = la_bin_offset[size];
     top = bin_at(chain, offset)->top;
     block = *top;
     if (unlikely(!page_block_is_marked(block)))
@@ -152,11 +152,22 @@ void *la_aligned_alloc(size_t alignment, size_t size)
 
 static const char *const foreign_text = "is no live block of liballoc (freed already, or from another allocator)";
 
+/*
+ * The one block of a large or huge page: whoever takes @used from 1 to 0 frees it. Two threads may be wrong at once, and a
+ * block that is twice in a remote free queue would make a ring of it. What is wrong; NULL: it is the caller's to free.
+ */
+static const char *claim_large(struct la_page *page, const void *block)
+{
+    if ((uintptr_t)block != page->start)
+        return "is not the start of its large block";
+    return __atomic_exchange_n(&page->used, 0, __ATOMIC_RELAXED) == 1 ? NULL : "was freed already";
+}
+
 /* What is wrong with freeing @block of @page, which looks free already or is no start; NULL: nothing after all. */
 static const char *why_not(const struct la_chain *chain, const struct la_page *page, const void *block)
 {
     if (page->kind != PAGE_SMALL)
-        return (uintptr_t)block == page->start ? NULL : "is not the start of its large block";
+        return NULL;    /* claimed before */
     if (!page_is_block_start(page, block))
         return "is not the start of a block";
     if (!page_block_is_marked(block) && *(const uint64_t *)block != ~la_free_mark)
@@ -227,14 +238,15 @@ static void free_other(struct la_page *page, void *block)
 
 static void free_page_block(struct la_page *page, void *block)
 {
+    const char *why = page->kind == PAGE_SMALL ? NULL : claim_large(page, block);
     struct la_chain *owner;
 
+    if (why) {
+        report(page, block, why);
+        return;
+    }
     if (page->kind == PAGE_HUGE) {
-        const char *why = why_not(NULL, page, block);
-        if (why)
-            report(page, block, why);
-        else
-            huge_free(page);
+        huge_free(page);
         return;
     }
     owner = atomic_load_explicit(&page->chain, memory_order_relaxed);

@@ -58,6 +58,34 @@ static int check_flags(unsigned flags)
     return 0;
 }
 
+struct claim {
+    uintptr_t base, end;
+    bool taken;
+};
+
+/* A buffer may be a block of another buffer's chain; else their bytes must be apart. */
+static void compare_with_buffer(struct la_chain *chain, void *arg)
+{
+    const struct la_segment *s = chain->segment;
+    struct claim *claim = arg;
+    struct la_owner o = { .struct_size = sizeof(o) };
+
+    if (!s || claim->base >= s->base + s->size || s->base >= claim->end)
+        return;
+    if (la_owner_of((void *)claim->base, &o) == 0 && o.live && claim->end <= (uintptr_t)o.block + o.block_size)
+        return;
+    claim->taken = true;
+}
+
+/* Asked before the first byte is written: it would be another chain's descriptors. */
+static bool is_taken(const void *buffer, size_t size)
+{
+    struct claim claim = { (uintptr_t)buffer, (uintptr_t)buffer + size, false };
+
+    chains_each(compare_with_buffer, &claim);
+    return claim.taken;
+}
+
 int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chain **ret)
 {
     size_t extra = sizeof(struct buffer_head) + (size >= BUFFER_BINS_MIN ? pool_bins_bytes() : 0);
@@ -71,6 +99,8 @@ int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chai
         return la_fail(-EINVAL, "chain over a NULL buffer: give it memory");
     if (size < LA_CHAIN_MIN_SIZE || (uintptr_t)buffer + size < (uintptr_t)buffer)
         return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain: give it at least %d", size, LA_CHAIN_MIN_SIZE);
+    if (is_taken(buffer, size))
+        return la_fail(-EEXIST, "buffer %p overlaps another chain's buffer: destroy that chain first", buffer);
     segment = segment_init(buffer, size, false, extra, (void **)&head);
     if (!segment)
         return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain and one block", size);
@@ -127,7 +157,7 @@ int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **
 static void wipe_macro(struct la_macro *m)
 {
     if (segment_is_direct(m->segment))
-        region_clear(macro_address(m), SLICES_PER_MACRO);
+        region_clear(macro_address(m), (size_t)__builtin_popcount(m->all_slices));   /* the last one may be short */
     for (unsigned i = 0; i < SLICES_PER_MACRO && (m->all_slices & (1u << i)); i++) {
         struct la_page *page = macro_page(m, i);
 
@@ -225,6 +255,15 @@ static bool has_fixed_memory(const struct la_chain *chain)
     return chain->kind == CHAIN_HEAP || chain->segment;
 }
 
+/* Memory is short: what waits in bins for a size that nobody asks for may be what this size needs. */
+static COLD bool reclaim(struct la_chain *chain, size_t size)
+{
+    if (size > PTRDIFF_MAX)
+        return false;
+    pool_flush_all(chain);
+    return true;
+}
+
 /*
  * la_tls_busy tells a signal handler that it interrupted a slow path of this thread, whose structures and locks it
  * must not touch: it gets a block that belongs to nobody. A jump out of the interrupted call (siglongjmp) leaves the
@@ -246,6 +285,8 @@ void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);
     block = pool_alloc(chain, size, zeroed);
+    if (unlikely(!block) && reclaim(chain, size))
+        block = pool_alloc(chain, size, zeroed);
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
     la_tls_busy--;
@@ -270,6 +311,8 @@ void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);
     block = pool_alloc_aligned(chain, alignment, size);
+    if (unlikely(!block) && reclaim(chain, size))
+        block = pool_alloc_aligned(chain, alignment, size);
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
     la_tls_busy--;

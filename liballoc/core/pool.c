@@ -341,8 +341,10 @@ void pool_drain(struct la_chain *chain)
     uint64_t n = 0;
 
     for (void *block = remote_take_all(chain), *next; block; block = next, n++) {
-        struct la_page *page = region_page(block);
+        struct la_page *page = remote_page_of(block);
 
+        if (unlikely(!page))
+            break;
         next = remote_next(page, block);
         if (likely(atomic_load_explicit(&page->chain, memory_order_relaxed) == chain))
             pool_free(chain, page, block);
@@ -570,17 +572,17 @@ void pool_flush_all(struct la_chain *chain)
 {
     chain->ops->slow_call(chain);
     for (unsigned c = 0; c < SMALL_CLASSES; c++) {
-        struct la_page *page;
-
         if (chain->rooms)
             flush(chain, c, pool_bin_count(chain, c));
-        page = chain->avail[c];
-        if (page && page->used == 0 && chain->kind != CHAIN_LANE) {  /* the one kept against thrashing */
-            pool_unlist_page(chain, page);
-            pool_give_page(chain, page);
+        for (struct la_page *page = chain->avail[c], *next; page; page = next) {
+            next = page->next;
+            if (page->used == 0 && chain->kind != CHAIN_LANE) {     /* kept against thrashing */
+                pool_unlist_page(chain, page);
+                pool_give_page(chain, page);
+            }
         }
     }
-    for (struct la_macro *m = chain->macros, *next; m && !chain->segment; m = next) {
+    for (struct la_macro *m = chain->macros, *next; m; m = next) {
         next = m->chain_next;
         if (m->free_slices == m->all_slices)
             chain->ops->give_macro(chain, m);

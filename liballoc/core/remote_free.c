@@ -1,5 +1,7 @@
 #include "core/remote_free.h"
 
+#include "core/misuse.h"
+#include "core/region_map.h"
 #include "core/source.h"
 
 /* Push @head .. @tail, already linked, on @owner's queue. */
@@ -69,4 +71,24 @@ void *remote_take_all(struct la_chain *chain)
         return NULL;
     /* Acquire: pairs with the release in push(). */
     return atomic_exchange_explicit(&chain->remote, NULL, memory_order_acquire);
+}
+
+/* In a queue a block carries the mark; one of 8 bytes has the link in its place. */
+static bool looks_queued(const struct la_page *page, const void *block)
+{
+    if (!page || (page->kind != PAGE_SMALL && page->kind != PAGE_LARGE))
+        return false;
+    if (page->kind == PAGE_LARGE)
+        return (uintptr_t)block == page->start && page_block_is_marked(block);
+    return page_is_block_start(page, block) && page_block_is_marked(block) == (page->block_size > 8);
+}
+
+struct la_page *remote_page_of(void *block)
+{
+    struct la_page *page = region_page(block);
+
+    if (likely(looks_queued(page, block)))
+        return page;
+    misuse_report(block, "was freed twice, or written to after it was freed: found in a remote free queue, the rest of which is lost");
+    return NULL;
 }

@@ -21,6 +21,12 @@ void remote_flush(struct la_chain *me);
 /* The whole queue, linked by remote_next(); NULL when empty. */
 void *remote_take_all(struct la_chain *chain);
 
+/*
+ * The page of a block from the queue. NULL: since it was queued, the block was freed again or written to, which is reported;
+ * its link leads anywhere, so the walk ends here.
+ */
+struct la_page *remote_page_of(void *block);
+
 static inline void *remote_next(const struct la_page *page, void *block)
 {
     return *page_link(page, block);

@@ -910,7 +910,7 @@ void *shared_alloc_fast(struct la_chain *face, size_t size)
 
     if (unlikely(!lane) || unlikely(size > TABLE_MAX) || unlikely(la_tls_busy))
         return NULL;
-    bin = (struct la_bin *)((char *)lane->hidden + la_bin_offset[(MAX(size, (size_t)9) + 7) / 8]);
+    bin = (struct la_bin *)((char *)lane->hidden + la_bin_offset[MAX(size, (size_t)9)]);
     block = *bin->top;
     if (unlikely(block == &la_no_block))
         return NULL;

@@ -1,17 +1,20 @@
 #include "core/size_class.h"
 
 #define OFFSET(c) ((uint16_t)((c) * sizeof(struct la_bin)))
-#define TWO(i, c) [i] = OFFSET(c), [(i) + 1] = OFFSET(c)
-#define FOUR(i, c) TWO(i, c), TWO((i) + 2, c)
-#define EIGHT(i, c) FOUR(i, c), FOUR((i) + 4, c)
+/* Class @c serves the sizes up to @size, down to the one before. */
+#define UP_TO(size, step, c) [(size) - (step) + 1 ... (size)] = OFFSET(c)
+#define EIGHT(size, step, c)                                                                                            \
+    UP_TO(size, step, c), UP_TO((size) + (step), step, (c) + 1), UP_TO((size) + 2 * (step), step, (c) + 2),              \
+        UP_TO((size) + 3 * (step), step, (c) + 3), UP_TO((size) + 4 * (step), step, (c) + 4),                            \
+        UP_TO((size) + 5 * (step), step, (c) + 5), UP_TO((size) + 6 * (step), step, (c) + 6),                            \
+        UP_TO((size) + 7 * (step), step, (c) + 7)
 
-const uint16_t la_bin_offset[TABLE_MAX / 8 + 1] = {
-    TWO(0, 0), [2] = OFFSET(1),
-    TWO(3, 2), TWO(5, 3), TWO(7, 4), TWO(9, 5), TWO(11, 6), TWO(13, 7), TWO(15, 8),                 /* to 128 by 16 */
-    TWO(17, 9), TWO(19, 10), TWO(21, 11), TWO(23, 12), TWO(25, 13), TWO(27, 14), TWO(29, 15), TWO(31, 16),  /* 256 */
-    FOUR(33, 17), FOUR(37, 18), FOUR(41, 19), FOUR(45, 20), FOUR(49, 21), FOUR(53, 22), FOUR(57, 23), FOUR(61, 24),
-    EIGHT(65, 25), EIGHT(73, 26), EIGHT(81, 27), EIGHT(89, 28), EIGHT(97, 29), EIGHT(105, 30), EIGHT(113, 31),
-    EIGHT(121, 32),
+const uint16_t la_bin_offset[TABLE_MAX + 1] = {
+    [0] = OFFSET(0), UP_TO(8, 8, 0), UP_TO(16, 8, 1),
+    UP_TO(32, 16, 2), UP_TO(48, 16, 3), UP_TO(64, 16, 4), UP_TO(80, 16, 5), UP_TO(96, 16, 6), UP_TO(112, 16, 7), UP_TO(128, 16, 8),
+    EIGHT(144, 16, 9),      /* to 256 */
+    EIGHT(288, 32, 17),     /* to 512 */
+    EIGHT(576, 64, 25),     /* to 1024 */
 };
 
 unsigned class_page_slices(unsigned c)

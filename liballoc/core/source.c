@@ -433,8 +433,10 @@ static void orphan_free(struct la_source *source, void *block, struct la_page *p
 static void *sort_queue(struct la_source *source, struct la_chain *from, void *others)
 {
     for (void *block = remote_take_all(from), *next; block; block = next) {
-        struct la_page *page = region_page(block);
+        struct la_page *page = remote_page_of(block);
 
+        if (unlikely(!page))
+            break;
         next = remote_next(page, block);
         if (atomic_load_explicit(&page->chain, memory_order_relaxed) == source->orphan && page->kind != PAGE_HUGE) {
             orphan_free(source, block, page);

@@ -33,8 +33,7 @@ static int setup(void **state)
 
     f = (struct fixture){ .fd = memfd_create("certificate-test", MFD_CLOEXEC) };
     *state = &f;
-    return f.fd < 0 || ftruncate(f.fd, FILE_SIZE) < 0 || pipe2(f.up, O_CLOEXEC) < 0 || pipe2(f.down, O_CLOEXEC) < 0 ||
-           prctl(PR_SET_CHILD_SUBREAPER, 1) < 0;
+    return f.fd < 0 || ftruncate(f.fd, FILE_SIZE) < 0 || pipe2(f.up, O_CLOEXEC) < 0 || pipe2(f.down, O_CLOEXEC) < 0;
 }
 
 static int teardown(void **state)
@@ -195,8 +194,12 @@ static void fork_and_wait(void *arg)
 static void forked_child_keeps_it_until_it_ends_too(void **state)
 {
     struct fixture *f = *state;
-    pid_t pid = start_child(fork_and_wait, f), grandchild = hear(f->up[0]);
+    pid_t pid, grandchild;
 
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+        skip();     /* an emulator: nobody would tell us when the grandchild has ended */
+    pid = start_child(fork_and_wait, f);
+    grandchild = hear(f->up[0]);
     kill_and_reap(pid);
     assert_int_equal(certificate_is_held(f->fd, SLOT), 1);
     tell(f->down[1], 0);

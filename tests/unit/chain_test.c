@@ -54,17 +54,36 @@ static void empty(unsigned n, size_t size)
     }
 }
 
-/* Fill with each size, empty, and fill again: as many blocks as a fresh chain gives. */
+/* The largest block that the chain can serve now, to a 256th of the buffer. */
+static size_t largest_block(const struct fenced *f, struct la_chain *chain)
+{
+    for (size_t size = f->size; size >= f->size / 256; size -= f->size / 256) {
+        void *block = la_chain_alloc(chain, size);
+
+        if (block) {
+            la_free(block);
+            return size;
+        }
+    }
+    return 0;
+}
+
+/* Fill with each size, empty: the largest block of a fresh chain is to be had again, and as many of this size. */
 static void assert_serves_fully_again_and_again(struct fenced *f, const size_t *sizes, unsigned count)
 {
     struct la_chain *chain = chain_in(f);
+    size_t largest = largest_block(f, chain);
 
+    assert_true(largest > f->size / 8);
     la_default_set(chain);
     for (unsigned i = 0; i < count; i++) {
         unsigned n = fill(f, chain, sizes[i]);
 
         assert_true(n > 0);
         assert_true(fenced_is_intact(f));
+        empty(n, sizes[i]);
+        assert_int_equal(largest_block(f, chain), largest);
+        n = fill(f, chain, sizes[i]);
         empty(n, sizes[i]);
         assert_int_equal(fill(f, chain, sizes[i]), n);
         empty(n, sizes[i]);

@@ -66,6 +66,20 @@ static void claims_lie_in_the_arena_with_a_guard_between(void **state)
     }
 }
 
+/* A claim that is put into a gap keeps its distance on both sides. */
+static void claim_in_a_gap_keeps_the_guards(void **state)
+{
+    uintptr_t at[3], fourth;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        at[i] = claim(64 * GiB, "neighbour");
+    assert_int_equal(la_vspace_unclaim(at[1]), 0);
+    fourth = claim(64 * GiB, "in the gap");
+    for (int i = 0; i < 3; i += 2)
+        assert_true(fourth >= at[i] + 64 * GiB + LA_VSPACE_GRANULE || fourth + 64 * GiB + LA_VSPACE_GRANULE <= at[i]);
+}
+
 static void claim_keep(void *arg)
 {
     uintptr_t address;
@@ -415,6 +429,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(claims_lie_in_the_arena_with_a_guard_between),
+        TEST(claim_in_a_gap_keeps_the_guards),
         TEST(claim_outlives_its_process),
         TEST(given_back_address_is_used_again_only_after_a_round),
         TEST(full_arena_is_an_error_until_a_claim_ends),
