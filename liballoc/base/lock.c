@@ -7,23 +7,34 @@
 #include <unistd.h>
 
 #ifndef NDEBUG
-/* Bit r: the calling thread holds a lock of rank r. */
-static __thread unsigned held;
+/* Bit r: the calling thread holds a lock of rank r; how many more than one. */
+static __thread unsigned held, peers[RANK_COUNT];
 
-static void rank_push(uint8_t rank)
+static void rank_push(uint8_t rank, bool peer)
 {
     assert(rank > 0 && rank < RANK_COUNT && "lock not initialised");
-    assert(held >> rank == 0 && "locks are taken in rising rank");
+    assert(held >> (rank + peer) == 0 && "locks are taken in rising rank");
+    if (held & (1u << rank))
+        peers[rank]++;
     held |= 1u << rank;
+}
+
+static void rank_forget(uint8_t rank)
+{
+    if (peers[rank] > 0)
+        peers[rank]--;
+    else
+        held &= ~(1u << rank);
 }
 
 static void rank_pop(uint8_t rank)
 {
     assert(held & (1u << rank));
-    held &= ~(1u << rank);
+    rank_forget(rank);
 }
 #else
-#define rank_push(rank) ((void)(rank))
+#define rank_push(rank, peer) ((void)(rank), (void)(peer))
+#define rank_forget(rank) ((void)(rank))
 #define rank_pop(rank) ((void)(rank))
 #endif
 
@@ -35,16 +46,27 @@ static void futex(_Atomic(uint32_t) *word, int operation, uint32_t value)
     errno = saved;
 }
 
-void lock_take(struct la_lock *lock)
+static void take(struct la_lock *lock)
 {
     uint32_t seen = 0;
 
-    rank_push(lock->rank);
     /* Acquire: pairs with the release in lock_give(). */
     if (likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, 1, memory_order_acquire, memory_order_relaxed)))
         return;
     while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
         futex(&lock->word, FUTEX_WAIT, 2);
+}
+
+void lock_take(struct la_lock *lock)
+{
+    rank_push(lock->rank, false);
+    take(lock);
+}
+
+void lock_take_peer(struct la_lock *lock)
+{
+    rank_push(lock->rank, true);
+    take(lock);
 }
 
 void lock_give(struct la_lock *lock)
@@ -56,8 +78,6 @@ void lock_give(struct la_lock *lock)
 
 void lock_reset(struct la_lock *lock)
 {
-#ifndef NDEBUG
-    held &= ~(1u << lock->rank);
-#endif
+    rank_forget(lock->rank);
     atomic_store_explicit(&lock->word, 0, memory_order_relaxed);
 }

@@ -34,6 +34,8 @@ struct la_lock {
 #define LOCK_INIT(r) { .rank = (r) }
 
 void lock_take(struct la_lock *lock);
+/* The same for one of several locks of one rank, by a caller that has an order for them. */
+void lock_take_peer(struct la_lock *lock);
 void lock_give(struct la_lock *lock);
 /* After fork: the child is alone, whoever held it is gone. */
 void lock_reset(struct la_lock *lock);

@@ -10,7 +10,6 @@
  * Step 1 must come first: a bundle that was published must not be freed in step 2, as the bundle's record is HELD too.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "base/error.h"
 #include "core/page.h"
@@ -136,8 +135,7 @@ void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituar
     uint64_t state = atomic_load(&process->state);
 
     *obituary = (struct la_obituary){ .slot = slot, .pid = atomic_load(&process->pid) };
-    memcpy(obituary->command, process->command, sizeof(obituary->command));
-    obituary->command[sizeof(obituary->command) - 1] = '\0';
+    heap_copy_command(obituary->command, process->command);
     for (unsigned i = 1; i < HEAP_LANES; i++)
         if (lane_is_dead(&dead, i)) {
             obituary->lanes++;

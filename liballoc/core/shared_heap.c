@@ -535,6 +535,15 @@ static uint32_t count_lanes(struct la_heap *heap, int64_t process)
     return n;
 }
 
+void heap_copy_command(char to[16], const char from[16])
+{
+    unsigned i = 0;
+
+    for (; i < 15 && from[i]; i++)
+        to[i] = from[i] < ' ' || from[i] > '~' ? '?' : from[i];
+    memset(to + i, 0, 16 - i);
+}
+
 int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t max)
 {
     size_t n = 0;
@@ -546,9 +555,8 @@ int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t 
             continue;
         if (n < max) {
             ret[n] = (struct la_heap_process){ .slot = i, .pid = atomic_load(&process->pid), .lanes = count_lanes(heap, i),
-                                               .alive = heap_process_is_alive(heap, i) };
-            memcpy(ret[n].command, process->command, sizeof(ret[n].command));
-            ret[n].command[sizeof(ret[n].command) - 1] = '\0';
+                                               .alive = heap_process_is_alive(heap, i), .self = i == heap->process };
+            heap_copy_command(ret[n].command, process->command);
         }
         n++;
     }

@@ -111,6 +111,9 @@ bool heap_process_is_alive(struct la_heap *heap, unsigned slot);
 
 int heap_check_name(const char *name);
 
+/* A process's name as it wrote it, safe to print: others can write it, too. */
+void heap_copy_command(char to[16], const char from[16]);
+
 /* Recover process slot @slot, whose certificate byte the caller holds. */
 void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary);
 

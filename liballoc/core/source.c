@@ -270,10 +270,21 @@ static void each_page(struct la_macro *m, page_visitor *visit, void *arg)
     }
 }
 
+/* A large block is counted by its owner, also by the orphan. Under source->lock. */
+static void count_large(struct la_chain *owner, const struct la_page *page, int blocks)
+{
+    owner->large_live += (uint64_t)blocks;
+    owner->large_bytes += (uint64_t)blocks * page->large_size;
+}
+
 static void hand_over(struct la_page *page, void *arg)
 {
     struct la_chain *to = arg;
 
+    if (page->kind == PAGE_LARGE) {
+        count_large(atomic_load_explicit(&page->chain, memory_order_relaxed), page, -1);
+        count_large(to, page, 1);
+    }
     page->listed = 0;
     page->next = page->prev = NULL;
     atomic_store_explicit(&page->chain, to, memory_order_relaxed);
@@ -425,6 +436,7 @@ static void orphan_free(struct la_source *source, void *block, struct la_page *p
         page_put(page, block);
     } else {
         page->used = 0;
+        count_large(source->orphan, page, -1);
     }
     orphan_page_freed(source, page);
 }
@@ -679,4 +691,30 @@ int la_source_destroy(struct la_source *source)
     la_meta_free(source->orphan, sizeof(struct la_chain));
     la_meta_free(source, sizeof(*source));
     return 0;
+}
+
+/* ---- fork ---- */
+
+void source_fork_prepare(struct la_source *source)
+{
+    if (source->forking)
+        return;
+    lock_take_peer(&source->lock);
+    source->forking = true;
+}
+
+void source_fork_done(struct la_source *source, bool child)
+{
+    if (!source->forking)
+        return;
+    source->forking = false;
+    if (child)
+        lock_reset(&source->lock);
+    else
+        lock_give(&source->lock);
+}
+
+void source_fork_child(void)
+{
+    lock_reset(&grow_lock);
 }

@@ -187,14 +187,18 @@ void thread_set_hooks(const struct thread_hooks *h)
 
 static void lock_chain(struct la_chain *chain)
 {
-    if (chain->flags & LA_CHAIN_MT)
-        lock_take(&chain->lock);
-}
-
-static void unlock_chain(struct la_chain *chain, bool child)
-{
     if (!(chain->flags & LA_CHAIN_MT))
         return;
+    lock_take_peer(&chain->lock);
+    chain->forking = true;
+}
+
+/* Not by its flags: they may have been set meanwhile, by a thread that is making the chain. */
+static void unlock_chain(struct la_chain *chain, bool child)
+{
+    if (!chain->forking)
+        return;
+    chain->forking = false;
     if (child)
         lock_reset(&chain->lock);
     else
@@ -210,7 +214,9 @@ static void fork_prepare(void)
     lock_take(&chains_lock);
     list_for_each(node, &chains)
         lock_chain(list_entry(node, struct la_chain, all));
-    lock_take(&la_default_source.lock);
+    source_fork_prepare(&la_default_source);
+    list_for_each(node, &chains)
+        source_fork_prepare(list_entry(node, struct la_chain, all)->source);
     huge_fork_prepare();
     region_fork_prepare();
     meta_fork_prepare();
@@ -224,9 +230,10 @@ static void fork_done(bool child)
     region_fork_done(child);
     huge_fork_done(child);
     if (child)
-        lock_reset(&la_default_source.lock);
-    else
-        lock_give(&la_default_source.lock);
+        source_fork_child();
+    list_for_each(node, &chains)
+        source_fork_done(list_entry(node, struct la_chain, all)->source, child);
+    source_fork_done(&la_default_source, child);
     list_for_each(node, &chains)
         unlock_chain(list_entry(node, struct la_chain, all), child);
     if (child)

@@ -203,6 +203,7 @@ struct la_chain {
     uint32_t macro_count;
     uint32_t slice_shift;               /* of its segments */
     struct la_lock lock;                /* LA_CHAIN_MT */
+    bool forking;                       /* its lock is held for fork() */
 
     _Alignas(64)
     /* Remote free queue. Pushed by any thread, emptied whole by the chain's user: no ABA. */
@@ -238,6 +239,7 @@ struct la_source {
     size_t next_segment;                        /* bytes to ask for next */
     uint32_t users;                             /* chains */
     bool fixed;                                 /* a user buffer: one segment, never grows */
+    bool forking;                               /* its lock is held for fork() */
     struct la_chain *dead;                      /* ended chains whose queue may still receive blocks */
     _Atomic(uint32_t) dead_hint;                /* a dead chain's or the orphan's queue is not empty */
     struct la_chain *orphan;                    /* owner of what is on abandoned */

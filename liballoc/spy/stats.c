@@ -117,6 +117,7 @@ int la_process_stats(struct la_stats *ret)
     lock_take(&la_default_source.lock);
     for (struct la_macro *m = la_default_source.abandoned; m; m = m->next)
         add_macro(&sum, m);
+    add_chain(la_default_source.orphan, &sum);      /* large and huge blocks of ended threads */
     lock_give(&la_default_source.lock);
     sum.cached += la_default_source.dirty_bytes + huge_cached_bytes();
     sum.mapped += la_default_source.dirty_bytes + huge_cached_bytes();

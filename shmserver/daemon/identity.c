@@ -46,6 +46,10 @@ static void read_command(struct identity *id)
     fd = open(path, O_RDONLY | O_CLOEXEC);
     n = fd < 0 ? -1 : read(fd, id->command, sizeof(id->command) - 1);
     id->command[n > 0 ? n - (id->command[n - 1] == '\n') : 0] = '\0';
+    /* It goes to logs and terminals, and its owner chose it. */
+    for (char *c = id->command; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
 }
 
 int identity_read(int socket, struct identity *ret)

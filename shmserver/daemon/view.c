@@ -68,12 +68,6 @@ void view_close(struct segment *segment)
         segment->view = NULL;
 }
 
-/* The entry of this daemon: another process may see itself under the same number, in another PID namespace, so the name counts too. */
-static bool is_self(const struct la_heap_process *process)
-{
-    return process->pid == getpid() && process->lanes == 0 && strcmp(process->command, program_invocation_short_name) == 0;
-}
-
 int view_processes(struct segment *segment, struct la_heap_process ret[LA_HEAP_MAX_PROCESSES])
 {
     struct la_heap *heap;
@@ -83,7 +77,7 @@ int view_processes(struct segment *segment, struct la_heap_process ret[LA_HEAP_M
         n = la_heap_processes(heap, ret, LA_HEAP_MAX_PROCESSES);
     n = MIN(n, LA_HEAP_MAX_PROCESSES);
     for (int i = 0; i < n; i++)
-        if (is_self(&ret[i])) {
+        if (ret[i].self) {
             memmove(&ret[i], &ret[i + 1], (size_t)(n - i - 1) * sizeof(*ret));
             return n - 1;
         }

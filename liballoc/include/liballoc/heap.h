@@ -131,7 +131,8 @@ struct la_heap_process {
     int32_t pid;                /* as the process saw itself: for people, never for decisions */
     uint32_t lanes;
     bool alive;                 /* its certificate is held */
-    char command[16];
+    bool self;                  /* the calling process */
+    char command[16];           /* printable: what is not, reads '?' */
 };
 
 /** la_heap_processes() - fill up to @max records; Return: number of attached processes, or a negative errno. */

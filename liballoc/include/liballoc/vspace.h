@@ -8,6 +8,9 @@
  *
  *   arena "wide"   0x4100_0000_0000, 8 TiB: for all programs but those built with TSan, MSan or DFSan
  *   arena "narrow" 0x5500_0000_0000, 256 GiB: for those too; chosen by LIBALLOC_VSPACE=narrow
+ *
+ * The word decides where this process claims; la_mmap() works in both. docs/vspace.md tells why these addresses, and what is
+ * protected and what is not.
  */
 #ifndef LIBALLOC_VSPACE_H
 #define LIBALLOC_VSPACE_H
@@ -44,7 +47,7 @@ LA_API int la_vspace_unclaim(uintptr_t address);
 
 /**
  * la_mmap() - mmap() at a fixed address of the arena that cannot hit anybody else's mapping
- * @address, @size: inside the arena, multiples of the page size; the range must be free in this process
+ * @address, @size: inside one arena, multiples of the page size; the range must be free in this process
  * @prot, @flags, @fd, @offset: as for mmap(); MAP_FIXED is implied
  *
  * The arena is reserved in this process on first use.
