@@ -255,13 +255,24 @@ static bool has_fixed_memory(const struct la_chain *chain)
     return chain->kind == CHAIN_HEAP || chain->segment;
 }
 
-/* Memory is short: what waits in bins for a size that nobody asks for may be what this size needs. */
+static size_t slices_in_use(const struct la_chain *chain)
+{
+    size_t n = 0;
+
+    for (const struct la_macro *m = chain->macros; m; m = m->chain_next)
+        n += (size_t)__builtin_popcount(m->all_slices & ~m->free_slices);
+    return n;
+}
+
+/* Memory is short: what waits in bins for a size that nobody asks for may be what this size needs. True: try again. */
 static COLD bool reclaim(struct la_chain *chain, size_t size)
 {
+    size_t slices = slices_in_use(chain), macros = chain->macro_count;
+
     if (size > PTRDIFF_MAX)
         return false;
     pool_flush_all(chain);
-    return true;
+    return slices_in_use(chain) < slices || chain->macro_count < macros;
 }
 
 /*

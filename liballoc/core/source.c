@@ -214,42 +214,74 @@ static void add_segment(struct la_source *source, struct la_segment *segment)
     }
 }
 
-/* Ask the owner of the memory for a segment with room for @payload bytes. Called without source->lock. */
-static bool grow(struct la_source *source, size_t payload)
+/* What to ask for so that @payload bytes fit, within the limit; false: the limit forbids it. */
+static bool plan_growth(struct la_source *source, size_t payload, size_t *min, size_t *wanted)
+{
+    bool limited;
+
+    lock_take(&source->lock);
+    *min = align_up(payload + segment_overhead(payload), SLICE_SIZE);
+    *wanted = MAX(*min, source->next_segment);
+    if (source->limit)
+        *wanted = MIN(*wanted, MAX(*min, source->limit - MIN(source->limit, source->mapped)));
+    limited = source->limit && (*min > source->limit || source->mapped > source->limit - *min);
+    lock_give(&source->lock);
+    if (limited)
+        la_fail(-ENOMEM, "source limit of %zu bytes reached: raise it with la_source_limit() or free memory", source->limit);
+    return !limited;
+}
+
+/* A range as the source's owner gives it, laid out; NULL: none, or less than the least. */
+static struct la_segment *acquire_segment(struct la_source *source, size_t min, size_t wanted)
 {
     struct la_range range = { NULL, 0 };
     struct la_segment *segment;
-    size_t min, wanted;
-    bool limited;
+    int r = source->ops.acquire(source->self, min, wanted, &range);
 
-    if (source->fixed || payload > SIZE_MAX / 2)
-        return false;
-    lock_take(&source->lock);
-    min = align_up(payload + segment_overhead(payload), SLICE_SIZE);
-    wanted = MAX(min, source->next_segment);
-    if (source->limit)
-        wanted = MIN(wanted, MAX(min, source->limit - MIN(source->limit, source->mapped)));
-    limited = source->limit && (min > source->limit || source->mapped > source->limit - min);
-    lock_give(&source->lock);
-    if (limited) {
-        la_fail(-ENOMEM, "source limit of %zu bytes reached: raise it with la_source_limit() or free memory", source->limit);
-        return false;
+    if (r < 0) {
+        if (source != &la_default_source)
+            la_fail(r, "source %s has no %zu bytes to give", source->ops.name, min);
+        return NULL;
     }
-    lock_take(&grow_lock);
-    if (source->ops.acquire(source->self, min, wanted, &range) < 0)
-        range.size = 0;
-    lock_give(&grow_lock);
-    segment = range.size ? segment_init(range.base, range.size, source == &la_default_source, 0, NULL) : NULL;
-    if (!segment) {
-        if (range.size && source->ops.release)
-            source->ops.release(source->self, range);
+    /* A shorter one would be cut into smaller slices, which only user buffers have. */
+    segment = range.size < min ? NULL : segment_init(range.base, range.size, source == &la_default_source, 0, NULL);
+    if (segment)
+        return segment;
+    la_fail(-ENOMEM, "source %s gave %zu bytes where at least %zu were asked for", source->ops.name, range.size, min);
+    if (source->ops.release)
+        source->ops.release(source->self, range);
+    return NULL;
+}
+
+/* Under grow_lock, so that two threads cannot pass the limit together. */
+static bool grow_alone(struct la_source *source, size_t payload)
+{
+    struct la_segment *segment;
+    size_t min, wanted;
+
+    if (!plan_growth(source, payload, &min, &wanted))
         return false;
-    }
+    segment = acquire_segment(source, min, wanted);
+    if (!segment)
+        return false;
     lock_take(&source->lock);
     add_segment(source, segment);
     source->next_segment = MIN(source->next_segment * 2, (size_t)LARGEST_SEGMENT);
     lock_give(&source->lock);
     return true;
+}
+
+/* Ask the owner of the memory for a segment with room for @payload bytes. Called without source->lock. */
+static bool grow(struct la_source *source, size_t payload)
+{
+    bool ok;
+
+    if (source->fixed || payload > SIZE_MAX / 2)
+        return false;
+    lock_take(&grow_lock);
+    ok = grow_alone(source, payload);
+    lock_give(&grow_lock);
+    return ok;
 }
 
 /* ---- macro blocks ---- */

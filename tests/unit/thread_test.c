@@ -41,7 +41,7 @@ static struct la_chain *chain_of_malloc(void)
 
 static void switch_returns_the_previous_default(void **state)
 {
-    struct la_chain *a = new_chain(0), *b = new_chain(LA_CHAIN_MT);
+    struct la_chain *a = new_chain(0), *b = new_chain(LA_CHAIN_MT), *back;
 
     (void)state;
     assert_null(la_default_get());
@@ -53,7 +53,8 @@ static void switch_returns_the_previous_default(void **state)
     assert_ptr_equal(la_default_set(a), b);
     assert_ptr_equal(chain_of_malloc(), a);
     assert_ptr_equal(la_default_set(NULL), a);
-    assert_ptr_equal(chain_of_malloc(), la_tls_own);
+    back = chain_of_malloc();
+    assert_ptr_equal(back, la_tls_own);
     assert_int_equal(la_chain_destroy(a), 0);
     assert_int_equal(la_chain_destroy(b), 0);
 }

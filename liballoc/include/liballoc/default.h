@@ -31,10 +31,15 @@ LA_API void la_default_restore_(struct la_chain **previous);
  * LA_WITH_CHAIN(chain) statement - run one statement with @chain as default. The previous default comes
  * back however the statement is left (break, return, goto; in C++ also by an exception), longjmp excepted.
  */
-#define LA_WITH_CHAIN(chain)                                                                           \
-    for (struct la_chain *la_previous_ __attribute__((cleanup(la_default_restore_), unused)) =         \
-             la_default_set(chain), *la_once_ = (struct la_chain *)1;                                  \
-         la_once_; la_once_ = NULL)
+#define LA_WITH_CHAIN(chain) LA_WITH_CHAIN_AT_(chain, __LINE__)
+
+/* Names that carry the line: nested scopes do not shadow each other. */
+#define LA_WITH_CHAIN_AT_(chain, line) LA_WITH_CHAIN_LINE_(chain, line)
+#define LA_WITH_CHAIN_LINE_(chain, line) LA_WITH_CHAIN_NAMED_(chain, la_previous_##line##_, la_once_##line##_)
+#define LA_WITH_CHAIN_NAMED_(chain, previous, once)                                                    \
+    for (struct la_chain *previous __attribute__((cleanup(la_default_restore_), unused)) =             \
+             la_default_set(chain), *once = (struct la_chain *)1;                                      \
+         once; once = NULL)
 
 LA_END_DECLS
 #endif
