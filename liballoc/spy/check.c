@@ -130,7 +130,7 @@ static void check_source(struct check *check, struct la_source *source)
 
 unsigned la_heap_check(void (*report)(void *user, const char *line), void *user)
 {
-    struct check check = { .report = report, .user = user, .only_own = la_tls_own };
+    struct check check = { .report = report, .user = user, .only_own = la_tls_own ? la_tls_own : &la_chain_none };
 
     chains_each(check_chain, &check);
     check_source(&check, &la_default_source);

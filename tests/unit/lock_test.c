@@ -100,6 +100,42 @@ static void take_in_rising_rank(void *arg)
     lock_give(&low);
 }
 
+static void take_peers(void *arg)
+{
+    struct la_lock peers[3] = { LOCK_INIT(RANK_CHAIN), LOCK_INIT(RANK_CHAIN), LOCK_INIT(RANK_CHAIN) };
+    struct la_lock high = LOCK_INIT(RANK_META);
+
+    (void)arg;
+    for (unsigned i = 0; i < 3; i++)
+        lock_take_peer(&peers[i]);
+    lock_take(&high);
+    lock_give(&high);
+    lock_give(&peers[1]);
+    lock_reset(&peers[0]);
+    lock_give(&peers[2]);
+    lock_take(&peers[0]);
+    lock_give(&peers[0]);
+}
+
+static void take_peer_below(void *arg)
+{
+    struct la_lock low = LOCK_INIT(RANK_CHAIN), high = LOCK_INIT(RANK_META);
+
+    (void)arg;
+    setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+    CHECK(freopen("/dev/null", "w", stderr) != NULL);
+    lock_take(&high);
+    lock_take_peer(&low);
+}
+
+/* What fork needs: the locks of all chains at once. */
+static void peers_of_one_rank_may_be_held_together(void **state)
+{
+    (void)state;
+    assert_int_equal(run_in_child(take_peers, NULL), 0);
+    assert_int_equal(run_in_child(take_peer_below, NULL), 128 + SIGABRT);
+}
+
 static void debug_build_refuses_locks_in_falling_rank(void **state)
 {
     (void)state;
@@ -116,6 +152,7 @@ int main(void)
         cmocka_unit_test(reset_lock_can_be_taken_again),
 #ifndef NDEBUG
         cmocka_unit_test(debug_build_refuses_locks_in_falling_rank),
+        cmocka_unit_test(peers_of_one_rank_may_be_held_together),
 #endif
     };
 

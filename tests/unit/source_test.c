@@ -158,7 +158,7 @@ static void every_block_lies_in_the_sources_ranges(void **state)
 
 static void source_that_fails_at_the_nth_call_loses_nothing(void **state)
 {
-    static const size_t sizes[] = { 1000, 32000, 500000, 3 * MiB };
+    static const size_t sizes[] = { 8000, 32000, 500000, 3 * MiB };
     struct own *o = *state;
 
     for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++)
