@@ -36,6 +36,11 @@
 #define SANITIZED 0
 #endif
 
+/* Set by Meson when the tests run under qemu-user: limits and page faults are the emulator's, and it keeps tables of all that was ever mapped. */
+#ifndef EMULATED
+#define EMULATED 0
+#endif
+
 /* Hides from the compiler where a pointer comes from: it must not draw conclusions from a wrong free. */
 static inline void *opaque(void *pointer)
 {

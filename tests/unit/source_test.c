@@ -230,7 +230,7 @@ static void range_that_is_too_small_goes_back_at_once(void **state)
 static void huge_blocks_share_ranges_with_small_ones_and_are_used_again(void **state)
 {
     struct own *o = *state;
-    size_t bytes;
+    size_t bytes = 0;
 
     for (int round = 0; round < 5; round++) {
         unsigned char *a = la_chain_alloc(o->chain, 3 * MiB), *b = la_chain_alloc(o->chain, 5 * MiB);

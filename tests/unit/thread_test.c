@@ -362,7 +362,7 @@ static void *work(void *arg)
             la_free(la_malloc(3 * MiB + i % 5 * MiB));
         if (i % 64 == 0 && la_chain_create(NULL, me & 1, &chain) == 0)
             la_chain_destroy(chain);
-        if (i % 128 == 0)
+        if (i % 128 == 0 && !EMULATED)
             la_source_trim(NULL);
     }
     return NULL;
@@ -377,7 +377,7 @@ static void child_of_a_threaded_program_has_a_working_heap(void **state)
     atomic_store(&stop, false);
     for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
         assert_int_equal(pthread_create(&threads[i], NULL, work, (void *)(uintptr_t)i), 0);
-    for (unsigned i = 0; i < (SANITIZED ? 10 : 40); i++)
+    for (unsigned i = 0; i < (SANITIZED || EMULATED ? 10 : 40); i++)
         assert_int_equal(run_in_child(use_every_path, NULL), 0);
     atomic_store(&stop, true);
     for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
@@ -567,7 +567,7 @@ static void child_may_use_a_source_that_another_thread_used(void **state)
     assert_int_equal(la_chain_create(s.source, 0, &chain), 0);
     atomic_store(&stop, false);
     assert_int_equal(pthread_create(&thread, NULL, work_on_own_source, s.source), 0);
-    for (unsigned i = 0; i < (SANITIZED ? 10 : 40); i++)
+    for (unsigned i = 0; i < (SANITIZED || EMULATED ? 10 : 40); i++)
         assert_int_equal(run_in_child(allocate_from, chain), 0);
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
