@@ -36,10 +36,17 @@ struct region la_region;
 /* At most this many small segments share one window of 64 KiB; each has at least LA_CHAIN_MIN_SIZE, so 64/16 + 2 at the edges. */
 enum { WINDOW_MEMBERS = 6 };
 
+/* With its own copy of the bounds: a neighbour's segment may be unmapped by its user while we look for ours. */
+struct member {
+    _Atomic(struct la_segment *) segment;       /* NULL: free place */
+    _Atomic(uintptr_t) base;
+    _Atomic(size_t) size;
+};
+
 struct window {
     struct la_page page;                        /* kind PAGE_WINDOW; fast_chain NULL */
     _Atomic(struct la_page *) under;            /* page of another chain that the small segments lie in, or NULL */
-    _Atomic(struct la_segment *) member[WINDOW_MEMBERS];
+    struct member member[WINDOW_MEMBERS];
     struct window *next_free;
 };
 
@@ -155,24 +162,31 @@ static struct la_page *page_in_segment(const struct la_segment *segment, uintptr
     return NULL;
 }
 
+static bool member_has(const struct member *m, uintptr_t address)
+{
+    return address - atomic_load_explicit(&m->base, memory_order_relaxed) < atomic_load_explicit(&m->size, memory_order_relaxed);
+}
+
 static struct la_page *page_in_window(const struct window *w, uintptr_t address)
 {
     unsigned before, after;
+    struct la_segment *segment;
     struct la_page *page;
 
     do {
         /* Acquire: the loads below see what the writer stored before it made the sequence even. */
         before = atomic_load_explicit(&window_sequence, memory_order_acquire);
         page = atomic_load_explicit(&w->under, memory_order_acquire);
+        segment = NULL;
         for (unsigned i = 0; i < WINDOW_MEMBERS; i++) {
-            struct la_segment *s = atomic_load_explicit(&w->member[i], memory_order_acquire);
-            if (s && address - s->base < s->size)
-                page = page_in_segment(s, address);
+            struct la_segment *s = atomic_load_explicit(&w->member[i].segment, memory_order_acquire);
+            if (s && member_has(&w->member[i], address))
+                segment = s;
         }
         atomic_thread_fence(memory_order_acquire);
         after = atomic_load_explicit(&window_sequence, memory_order_relaxed);
     } while (before != after || (before & 1));
-    return page;
+    return segment ? page_in_segment(segment, address) : page;
 }
 
 struct la_page *region_page(const void *p)
@@ -214,13 +228,15 @@ static int window_insert(uintptr_t address, struct la_segment *segment)
     if (!w)
         return -ENOMEM;
     for (unsigned i = 0; i < WINDOW_MEMBERS; i++) {
-        struct la_segment *s = atomic_load_explicit(&w->member[i], memory_order_relaxed);
+        struct la_segment *s = atomic_load_explicit(&w->member[i].segment, memory_order_relaxed);
         if (s && s != segment && segment->base < s->base + s->size && s->base < segment->base + segment->size)
             return -EEXIST;
     }
     for (unsigned i = 0; i < WINDOW_MEMBERS; i++)
-        if (!atomic_load_explicit(&w->member[i], memory_order_relaxed)) {
-            atomic_store_explicit(&w->member[i], segment, memory_order_release);
+        if (!atomic_load_explicit(&w->member[i].segment, memory_order_relaxed)) {
+            atomic_store_explicit(&w->member[i].base, segment->base, memory_order_relaxed);
+            atomic_store_explicit(&w->member[i].size, segment->size, memory_order_relaxed);
+            atomic_store_explicit(&w->member[i].segment, segment, memory_order_release);
             entry_put(entry, &w->page);
             return 0;
         }
@@ -237,9 +253,9 @@ static void window_delete(uintptr_t address, const struct la_segment *segment)
     if (!old || old->kind != PAGE_WINDOW)
         return;
     for (unsigned i = 0; i < WINDOW_MEMBERS; i++) {
-        if (atomic_load_explicit(&w->member[i], memory_order_relaxed) == segment)
-            atomic_store_explicit(&w->member[i], NULL, memory_order_release);
-        else if (atomic_load_explicit(&w->member[i], memory_order_relaxed))
+        if (atomic_load_explicit(&w->member[i].segment, memory_order_relaxed) == segment)
+            atomic_store_explicit(&w->member[i].segment, NULL, memory_order_release);
+        else if (atomic_load_explicit(&w->member[i].segment, memory_order_relaxed))
             empty = false;
     }
     if (empty) {
