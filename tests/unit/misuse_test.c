@@ -230,6 +230,32 @@ static void block_of_8_bytes_freed_twice_by_another_thread_does_no_harm(void **s
     assert_no_block_is_handed_out_twice(8);
 }
 
+static void free_one_of_three_twice_here(void *arg)
+{
+    void **blocks = arg;
+
+    la_free(la_malloc(1));
+    for (unsigned i = 0; i < 3; i++)
+        la_free(blocks[i]);
+    la_free(opaque(blocks[1]));
+}
+
+static void large_block_freed_twice_by_another_thread_takes_no_other_with_it(void **state)
+{
+    struct fixture *f = *state;
+    struct la_stats before = { .struct_size = sizeof(before) }, after = before;
+    void *blocks[3];
+
+    la_chain_stats(NULL, &before);
+    for (unsigned i = 0; i < 3; i++)
+        blocks[i] = opaque(la_malloc(100000));
+    in_other_thread(free_one_of_three_twice_here, blocks);
+    la_source_trim(NULL);
+    assert_reported_once(&f->misuse, blocks[1]);
+    la_chain_stats(NULL, &after);
+    assert_int_equal(after.blocks, before.blocks);
+}
+
 static void block_freed_by_two_other_threads_is_reported(void **state)
 {
     struct fixture *f = *state;
@@ -469,6 +495,7 @@ int main(void)
         misuse_test(block_of_a_thread_safe_chain_freed_twice_is_reported),
         misuse_test(block_freed_twice_by_another_thread_is_reported),
         misuse_test(block_of_8_bytes_freed_twice_by_another_thread_does_no_harm),
+        misuse_test(large_block_freed_twice_by_another_thread_takes_no_other_with_it),
         misuse_test(block_freed_by_two_other_threads_is_reported),
         misuse_test(block_freed_by_another_thread_and_by_its_owner_is_reported),
         misuse_test(large_block_of_an_ended_thread_freed_twice_is_reported),

@@ -60,17 +60,17 @@ static void aligned_mapping_keeps_nothing_of_its_slack(void **state)
 static void aligned_mappings_leave_the_address_space_as_it_was(void **state)
 {
     unsigned long before, after;
+    void *pieces[100];
     FILE *statm = fopen("/proc/self/statm", "r");
 
     (void)state;
     assert_non_null(statm);
     setvbuf(statm, NULL, _IONBF, 0);
     assert_int_equal(fscanf(statm, "%lu", &before), 1);
-    for (int i = 0; i < 100; i++) {
-        void *p = os_map_aligned(MiB, 32 * MiB);
-        assert_non_null(p);
-        os_unmap(p, MiB);
-    }
+    for (int i = 0; i < 100; i++)       /* all at once, or each would find the place of the one before */
+        assert_non_null(pieces[i] = os_map_aligned(MiB, 32 * MiB));
+    for (int i = 0; i < 100; i++)
+        os_unmap(pieces[i], MiB);
     rewind(statm);
     assert_int_equal(fscanf(statm, "%lu", &after), 1);
     fclose(statm);

@@ -287,24 +287,25 @@ static void aligned_blocks_come_from_small_classes_while_one_fits(void **state)
 
 /* ---- memory runs short ---- */
 
-static void free_blocks_of_one_size_make_room_for_another_in_a_full_buffer(void **state)
+static void free_blocks_in_bins_make_room_for_another_size_in_a_full_buffer(void **state)
 {
     struct fenced f = fenced_new(2 * MiB, 0);
     struct la_chain *chain;
     unsigned n = 0;
-    void *block;
 
     (void)state;
     assert_int_equal(la_chain_create_in(f.buffer, f.size, 0, &chain), 0);
-    while (n < MANY && (block = la_chain_alloc(chain, 4000)) != NULL)
-        blocks[n++] = block;
-    assert_true(n > 300);
-    assert_null(la_chain_alloc(chain, 100000));
-    for (unsigned i = 0; i < n; i++)        /* other than the chain's user: through the queue */
+    la_default_set(chain);
+    /* One page for each class, until there is none: each is kept by what lies in its bin. */
+    for (unsigned c = 0; c < SMALL_CLASSES && (blocks[n] = la_malloc(class_size(c))) != NULL; c++)
+        n++;
+    assert_true(n > 10 && n < SMALL_CLASSES);
+    assert_null(la_malloc(MiB));
+    for (unsigned i = 0; i < n; i++)
         la_free(blocks[i]);
-    block = la_chain_alloc(chain, MiB);
-    assert_non_null(block);
+    assert_non_null(la_malloc(MiB));
     assert_chain_is_sound(chain);
+    la_default_set(NULL);
     assert_int_equal(la_chain_destroy(chain), 0);
     fenced_free(&f);
 }
@@ -367,7 +368,7 @@ int main(void)
         pool_test(block_just_above_a_macro_block_is_huge),
         pool_test(large_block_is_resized_within_its_macro_block),
         pool_test(aligned_blocks_come_from_small_classes_while_one_fits),
-        cmocka_unit_test(free_blocks_of_one_size_make_room_for_another_in_a_full_buffer),
+        cmocka_unit_test(free_blocks_in_bins_make_room_for_another_size_in_a_full_buffer),
         cmocka_unit_test(nearly_full_buffer_still_serves_shorter_pages),
         pool_test(entry_whose_mark_is_gone_is_reported_and_skipped),
     };

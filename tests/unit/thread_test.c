@@ -326,6 +326,7 @@ static void use_every_path(void *arg)
     struct la_chain *chain = NULL;
 
     (void)arg;
+    alarm(20);      /* a lock that nobody will give any more */
     for (unsigned i = 0; i < 300; i++) {
         blocks[i] = la_malloc(i * i + 1);
         CHECK(blocks[i] != NULL);
@@ -496,6 +497,7 @@ static void grow_here(void *arg)
     struct slow_source *s = arg;
     struct la_chain *chain = NULL;
 
+    alarm(20);
     s->slow = false;
     CHECK(la_chain_create(s->source, 0, &chain) == 0);
     CHECK(la_chain_alloc(chain, 3 * MiB) != NULL);
@@ -523,22 +525,17 @@ static void child_does_not_wait_for_a_driver_call_of_its_parent(void **state)
 
 /* ---- fork while another thread works on a source of the user's ---- */
 
+/* Holds the source's lock nearly all the time: a fork that does not wait for it leaves it taken for ever in the child. */
 static void *work_on_own_source(void *arg)
 {
-    struct la_chain *chain = NULL;
+    struct la_source *source = arg;
 
-    if (la_chain_create(arg, 0, &chain) < 0)
-        abort();
     while (!atomic_load(&stop)) {
-        void *blocks[8];
-
-        for (unsigned i = 0; i < 8; i++)
-            blocks[i] = la_chain_alloc(chain, MiB);
-        for (unsigned i = 0; i < 8; i++)
-            la_free(blocks[i]);
-        la_free(la_chain_alloc(chain, 3 * MiB));
+        lock_take(&source->lock);
+        for (volatile unsigned i = 0; i < 20000; i++)
+            ;
+        lock_give(&source->lock);
     }
-    la_chain_destroy(chain);
     return NULL;
 }
 
@@ -547,6 +544,7 @@ static void allocate_from(void *arg)
     struct la_chain *chain = arg;
     void *blocks[8];
 
+    alarm(20);
     for (unsigned i = 0; i < 8; i++)
         CHECK((blocks[i] = la_chain_alloc(chain, MiB)) != NULL);
     for (unsigned i = 0; i < 8; i++)
