@@ -252,7 +252,7 @@ static struct la_chain *resolve(struct la_chain *chain)
 /* Memory of these chains must come from one place: there, a signal handler gets nothing rather than something else. */
 static bool has_fixed_memory(const struct la_chain *chain)
 {
-    return chain->kind == CHAIN_HEAP || chain->segment;
+    return chain->kind == CHAIN_HEAP || (chain->kind == CHAIN_USER && chain->source != &la_default_source);
 }
 
 static size_t slices_in_use(const struct la_chain *chain)
@@ -280,24 +280,35 @@ static COLD bool reclaim(struct la_chain *chain, size_t size)
  * must not touch: it gets a block that belongs to nobody. A jump out of the interrupted call (siglongjmp) leaves the
  * count up: every later slow allocation of the thread is then served that way, which is slow, not wrong.
  */
-void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
+static void *alloc_detached(const struct la_chain *chain, size_t alignment, size_t size)
+{
+    return alignment > 64 || size > PTRDIFF_MAX || has_fixed_memory(chain) ? NULL : huge_alloc_detached(size);
+}
+
+static void *alloc_once(struct la_chain *chain, size_t alignment, size_t size, bool *zeroed)
+{
+    return alignment ? pool_alloc_aligned(chain, alignment, size) : pool_alloc(chain, size, zeroed);
+}
+
+/* @alignment 0: the usual. */
+static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *zeroed)
 {
     void *block;
 
     *zeroed = false;
     if (unlikely(la_tls_busy))
-        return size > PTRDIFF_MAX || has_fixed_memory(chain) ? NULL : huge_alloc_detached(size);
+        return alloc_detached(chain, alignment, size);
     if (chain->kind == CHAIN_HEAP)
-        return shared_alloc(chain, size, 0);
+        return shared_alloc(chain, size, alignment);
     chain = resolve(chain);
     if (!chain)
         return NULL;
     la_tls_busy++;
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);
-    block = pool_alloc(chain, size, zeroed);
+    block = alloc_once(chain, alignment, size, zeroed);
     if (unlikely(!block) && reclaim(chain, size))
-        block = pool_alloc(chain, size, zeroed);
+        block = alloc_once(chain, alignment, size, zeroed);
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
     la_tls_busy--;
@@ -307,28 +318,14 @@ void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
     return block;
 }
 
+void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
+{
+    return alloc(chain, 0, size, zeroed);
+}
+
 void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
 {
-    void *block;
+    bool zeroed;
 
-    if (unlikely(la_tls_busy))
-        return alignment > 64 || size > PTRDIFF_MAX || has_fixed_memory(chain) ? NULL : huge_alloc_detached(size);
-    if (chain->kind == CHAIN_HEAP)
-        return shared_alloc(chain, size, alignment);
-    chain = resolve(chain);
-    if (!chain)
-        return NULL;
-    la_tls_busy++;
-    if (chain->flags & LA_CHAIN_MT)
-        lock_take(&chain->lock);
-    block = pool_alloc_aligned(chain, alignment, size);
-    if (unlikely(!block) && reclaim(chain, size))
-        block = pool_alloc_aligned(chain, alignment, size);
-    if (chain->flags & LA_CHAIN_MT)
-        lock_give(&chain->lock);
-    la_tls_busy--;
-    if (unlikely(!block) && chain->segment)
-        la_fail(-ENOMEM, "the user buffer of %zu bytes has no room for %zu bytes: free blocks or give it more memory",
-                chain->segment->size, size);
-    return block;
+    return alloc(chain, alignment, size, &zeroed);
 }

@@ -294,6 +294,12 @@ void huge_free(struct la_page *page)
     give_memory(page);
 }
 
+/* The map must have room for the entry before the pages move: afterwards there is no way back. */
+static bool can_be_entered(void *target)
+{
+    return region_reserve((uintptr_t)target, 1);
+}
+
 void *huge_resize(struct la_page *page, size_t size)
 {
     size_t offset = page->start - (uintptr_t)page->mapping;
@@ -311,7 +317,7 @@ void *huge_resize(struct la_page *page, size_t size)
         need = align_up(need + need / 8, os_page_size());
     /* Out of the map while it moves: nobody but the block's user may look it up. */
     leave(page);
-    base = os_remap(page->mapping, page->mapping_size, need, SLICE_SIZE);
+    base = os_remap(page->mapping, page->mapping_size, need, SLICE_SIZE, can_be_entered);
     if (!base) {
         enter(page);
         return NULL;
@@ -323,10 +329,7 @@ void *huge_resize(struct la_page *page, size_t size)
     page->start = (uintptr_t)base + offset;
     page->large_size = need - offset;
     lock_give(&huge_lock);
-    if (!enter(page)) {
-        la_fail(-ENOMEM, "no memory for the region map: block of %zu bytes is lost", size);
-        return NULL;
-    }
+    enter(page);
     return (void *)page->start;
 }
 

@@ -34,7 +34,6 @@ static void init_macros(struct la_segment *s)
         m->all_slices = m->free_slices = bits_run(0, slices);
         m->state = MACRO_FREE;
     }
-    s->macros_free = s->macro_count;
 }
 
 struct la_segment *segment_init(void *base, size_t size, bool zeroed, size_t extra, void **extra_at)

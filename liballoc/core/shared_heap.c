@@ -193,7 +193,6 @@ static int take_process_slot(struct la_heap *heap)
         struct heap_process *process = &heap->processes[i];
         uint64_t state;
 
-        /* Reading first spares a system call per living process; a stale value only makes us try another slot. */
         if (certificate_hold(heap->fd, i) < 0)
             continue;
         state = atomic_load(&process->state);
@@ -294,7 +293,7 @@ int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
 {
     int r;
 
-    if (flags & ~(unsigned)(LA_HEAP_FORK_ALLOW | LA_HEAP_NO_RECOVER)) {
+    if (flags & ~(unsigned)LA_HEAP_NO_RECOVER) {
         close(fd);
         return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
     }

@@ -1,7 +1,7 @@
 /*
  * shared_named.c - heaps by name without a daemon ("embedded"): files in /dev/shm of one user.
  *
- * The file is made under a temporary name and linked in place when it is a heap, so that nobody attaches half of one. POSIX shared
+ * The file is made without a name and linked in place when it is a heap, so that nobody attaches half of one. POSIX shared
  * memory cannot be sealed: every process of the user is trusted not to shrink the file.
  */
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/fmt.h"
 #include "core/shared_heap.h"
+#include "os/certificate.h"
 
 enum { PATH_SIZE = 160 };
 
@@ -57,13 +58,16 @@ int la_heap_attach(const char *name, unsigned flags, struct la_heap **ret)
 static int make_file(const char *name, const char *path, size_t size)
 {
     CLEANUP(close_fd) int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    char link[64];
+    char link[64], claim[LA_VSPACE_NAME_MAX + 1];
     uintptr_t address;
+    struct stat st;
     int r;
 
-    if (fd < 0)
+    if (fd < 0 || fstat(fd, &st) < 0)
         return la_fail(-errno, "cannot make a file in /dev/shm (errno %d)", errno);
-    r = la_vspace_claim(size, path, &address);
+    /* With the inode: a later heap of the same name is another claim. */
+    la_format(claim, sizeof(claim), "%s#%lu", path, (unsigned long)st.st_ino);
+    r = la_vspace_claim(size, claim, &address);
     if (r < 0)
         return r;
     r = la_heap_format(fd, size, address, name);
@@ -71,12 +75,9 @@ static int make_file(const char *name, const char *path, size_t size)
     if (r == 0 && linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
         r = errno == EEXIST ? la_fail(-EEXIST, "heap \"%s\" exists: attach it, or remove it with la_heap_remove()", name)
                             : la_fail(-errno, "cannot make %s (errno %d)", path, errno);
-    if (r < 0) {
-        int saved = r;
+    if (r < 0)
         la_vspace_unclaim(address);
-        return saved;
-    }
-    return 0;
+    return r;
 }
 
 int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret)
@@ -105,26 +106,27 @@ int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap *
     return r;
 }
 
+static bool is_attached(int fd)
+{
+    for (uint32_t i = 0; i < LA_HEAP_MAX_PROCESSES; i++)
+        if (certificate_is_held(fd, i) != 0)
+            return true;
+    return false;
+}
+
 int la_heap_remove(const char *name)
 {
     char path[PATH_SIZE];
     struct heap_header h = { 0 };
-    int r = path_of(name, path), fd;
+    int r = path_of(name, path);
+    CLEANUP(close_fd) int fd = r < 0 ? r : open_existing(name, path);
 
-    if (r < 0)
-        return r;
-    fd = open_existing(name, path);
     if (fd < 0)
         return fd;
-    r = pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == HEAP_MAGIC ? 0 : -1;
-    close(fd);
     if (unlink(path) < 0)
         return la_fail(-errno, "cannot remove %s (errno %d)", path, errno);
-    /*
-     * The address stays claimed while somebody may be attached; the sweep of the registry finds out (vspace.c). An unlinked file
-     * that nobody has mapped needs no address.
-     */
-    if (r == 0)
+    /* While somebody is attached the address stays claimed; the registry drops the claim of a lost file when it needs the room. */
+    if (pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == HEAP_MAGIC && !is_attached(fd))
         la_vspace_unclaim((uintptr_t)h.address);
     return 0;
 }

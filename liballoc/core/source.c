@@ -115,7 +115,6 @@ static void free_push(struct la_source *source, struct la_macro *m)
 {
     m->state = MACRO_FREE;
     m->chain = NULL;
-    m->segment->macros_free++;
     if (!m->dirty) {
         list_push(&source->free_clean, m);
         return;
@@ -127,7 +126,6 @@ static void free_push(struct la_source *source, struct la_macro *m)
 
 static void free_drop(struct la_source *source, struct la_macro *m)
 {
-    m->segment->macros_free--;
     if (m->dirty) {
         source->dirty_bytes -= macro_bytes(m);
         list_drop(&source->free_dirty, m);
@@ -208,10 +206,8 @@ static void add_segment(struct la_source *source, struct la_segment *segment)
     segment->next = source->segments;
     source->segments = segment;
     source->mapped += segment->size;
-    for (uint32_t i = segment->macro_count; i-- > 0;) {
-        segment->macros_free--;     /* free_push() counts it again */
+    for (uint32_t i = segment->macro_count; i-- > 0;)
         free_push(source, &segment->macros[i]);
-    }
 }
 
 /* What to ask for so that @payload bytes fit, within the limit; false: the limit forbids it. */
@@ -576,8 +572,7 @@ static bool find_run(const struct la_segment *s, size_t bytes, size_t alignment,
     return false;
 }
 
-static struct la_page *claim_run(struct la_source *source, struct la_segment *s, uint32_t at, uint32_t n, size_t bytes,
-                                 size_t alignment)
+static struct la_page *claim_run(struct la_source *source, struct la_segment *s, uint32_t at, uint32_t n, size_t alignment)
 {
     struct la_page *page = &s->pages[(size_t)at * SLICES_PER_MACRO];
     size_t total = 0;
@@ -588,7 +583,6 @@ static struct la_page *claim_run(struct la_source *source, struct la_segment *s,
         free_drop(source, m);
         m->state = MACRO_RUN;
         m->dirty = 1;
-        m->run_head = i == at;
         total += macro_bytes(m);
     }
     page->kind = PAGE_HUGE;
@@ -598,7 +592,6 @@ static struct la_page *claim_run(struct la_source *source, struct la_segment *s,
     page->mapping = (void *)slice_address(s, page);
     page->mapping_size = total;
     page->large_size = total - (page->start - (uintptr_t)page->mapping);
-    (void)bytes;
     return page;
 }
 
@@ -608,7 +601,7 @@ static struct la_page *take_run_locked(struct la_source *source, size_t bytes, s
 
     for (struct la_segment *s = source->segments; s; s = s->next)
         if (find_run(s, bytes, alignment, &at, &n))
-            return claim_run(source, s, at, n, bytes, alignment);
+            return claim_run(source, s, at, n, alignment);
     return NULL;
 }
 
@@ -636,7 +629,6 @@ void source_give_run(struct la_source *source, struct la_page *page)
     page->kind = PAGE_NONE;
     while (left > 0) {
         left -= macro_bytes(m);
-        m->run_head = 0;
         m->free_slices = m->all_slices;
         free_push(source, m);
         m++;

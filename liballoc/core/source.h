@@ -40,9 +40,6 @@ void source_bury_chain(struct la_source *source, struct la_chain *chain);
 /* A chain to use again, or NULL; its queue may hold blocks. */
 struct la_chain *source_exhume_chain(struct la_source *source);
 
-/* Put every page of the segments back to free: the chain that owned them is reset or gone. */
-void source_free_all_of(struct la_source *source, struct la_chain *chain);
-
 void source_release_segments(struct la_source *source);
 
 /* Around fork: once for every source in use, however many chains use it. */

@@ -122,7 +122,6 @@ struct la_macro {
     uint8_t run;                    /* list of by_run[] it is on, 0: none */
     uint8_t state;                  /* enum la_macro_state */
     uint8_t dirty;                  /* its pages may be resident */
-    uint8_t run_head;               /* first of a run of macro blocks that serves one huge block */
     uint64_t freed_at;              /* ms, while free in the source */
 };
 
@@ -138,7 +137,6 @@ struct la_segment {
     uint32_t slice_shift;
     uint32_t slice_count;
     uint32_t macro_count;
-    uint32_t macros_free;
     struct la_page *pages;          /* [slice_count] */
     struct la_macro *macros;        /* [macro_count] */
 };
@@ -218,7 +216,6 @@ struct la_chain {
     uint64_t large_live, large_bytes;   /* live now */
     _Atomic(uint64_t) huge_live, huge_mapped;   /* huge blocks may be freed by any thread */
     _Atomic(uint64_t) remote_frees;
-    uint64_t requested;
     struct la_list all;                 /* of every chain of the process; under chains_lock */
     void *owner_data;                   /* lane, group: whoever stands on top */
     void *meta;                         /* block of the metadata allocator that holds this chain, or NULL */

@@ -16,10 +16,10 @@ void *os_map_aligned(size_t size, size_t alignment);
 void os_unmap(void *p, size_t size);
 
 /*
- * Change a mapping's length, moving it to an address aligned to @alignment if it cannot stay. NULL: refused, the
- * old mapping is untouched.
+ * Change a mapping's length, moving it to an address aligned to @alignment if it cannot stay. @accept is asked whether the
+ * new address will do, before anything has moved; NULL: any. NULL: refused, the old mapping is untouched.
  */
-void *os_remap(void *p, size_t old_size, size_t new_size, size_t alignment);
+void *os_remap(void *p, size_t old_size, size_t new_size, size_t alignment, bool (*accept)(void *target));
 
 /* Give the pages back, keep the addresses; they read as zero afterwards. 0 or a negative errno. */
 int os_purge(void *p, size_t size);

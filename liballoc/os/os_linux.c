@@ -64,7 +64,7 @@ void os_unmap(void *p, size_t size)
     errno = saved;
 }
 
-void *os_remap(void *p, size_t old_size, size_t new_size, size_t alignment)
+void *os_remap(void *p, size_t old_size, size_t new_size, size_t alignment, bool (*accept)(void *target))
 {
     int saved = errno;
     void *moved = mremap(p, old_size, new_size, 0);
@@ -83,7 +83,7 @@ void *os_remap(void *p, size_t old_size, size_t new_size, size_t alignment)
     }
     target = (char *)align_up((uintptr_t)room, alignment);
     trim(room, new_size + alignment, target, new_size);
-    moved = mremap(p, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    moved = accept && !accept(target) ? MAP_FAILED : mremap(p, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, target);
     if (moved == MAP_FAILED) {
         os_unmap(target, new_size);
         moved = NULL;

@@ -82,7 +82,6 @@ static void add_chain(struct la_chain *chain, void *arg)
     own.allocated += chain->large_bytes;
     own.mapped += atomic_load_explicit(&chain->huge_mapped, memory_order_relaxed);
     own.allocated += atomic_load_explicit(&chain->huge_mapped, memory_order_relaxed);
-    own.requested = chain->requested;
     if (mt)
         lock_give(&chain->lock);
     for (unsigned i = sizeof(size_t) / sizeof(uint64_t); i < sizeof(own) / sizeof(uint64_t); i++)

@@ -97,7 +97,7 @@ static void grown_mapping_keeps_its_content_and_alignment(void **state)
 
     (void)state;
     memset(p, 0x5a, size);
-    moved = os_remap(p, size, 64 * size, 64 * KiB);
+    moved = os_remap(p, size, 64 * size, 64 * KiB, NULL);
     assert_non_null(moved);
     assert_int_equal((uintptr_t)moved % (64 * KiB), 0);
     for (size_t i = 0; i < size; i++)
@@ -116,10 +116,16 @@ static void shrunk_mapping_stays_where_it_is(void **state)
 
     (void)state;
     p[0] = 1;
-    assert_ptr_equal(os_remap(p, 16 * page, 4 * page, 64 * KiB), p);
+    assert_ptr_equal(os_remap(p, 16 * page, 4 * page, 64 * KiB, NULL), p);
     assert_int_equal(p[0], 1);
     assert_mapped(p + 4 * page, 12 * page, false);
     os_unmap(p, 4 * page);
+}
+
+static bool accept_nothing(void *target)
+{
+    (void)target;
+    return false;
 }
 
 static void refused_growth_leaves_the_old_mapping(void **state)
@@ -130,8 +136,9 @@ static void refused_growth_leaves_the_old_mapping(void **state)
     (void)state;
     memset(p, 7, 4 * page);
     errno = EXDEV;
-    assert_null(os_remap(p, 4 * page, (size_t)1 << 50, 64 * KiB));
-    assert_null(os_remap(p, 4 * page, SIZE_MAX - page + 1, 64 * KiB));
+    assert_null(os_remap(p, 4 * page, (size_t)1 << 50, 64 * KiB, NULL));
+    assert_null(os_remap(p, 4 * page, 64 * MiB, 64 * KiB, accept_nothing));
+    assert_null(os_remap(p, 4 * page, SIZE_MAX - page + 1, 64 * KiB, NULL));
     assert_int_equal(errno, EXDEV);
     for (size_t i = 0; i < 4 * page; i++)
         assert_int_equal(p[i], 7);

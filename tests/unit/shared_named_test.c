@@ -68,6 +68,10 @@ static void a_removed_heap_stays_with_those_attached(void **state)
     assert_int_equal(la_heap_remove("removed"), 0);
     assert_non_null(la_heap_alloc(heap, 1000));
     assert_int_equal(la_heap_attach("removed", 0, &again), -ENOENT);
+    /* Its address is still taken: the next of that name lies elsewhere, and both can be attached. */
+    assert_int_equal(la_heap_create("removed", (size_t)16 << 20, 0, &again), 0);
+    assert_int_equal(la_heap_detach(again), 0);
+    assert_int_equal(la_heap_remove("removed"), 0);
     assert_int_equal(la_heap_detach(heap), 0);
 }
 

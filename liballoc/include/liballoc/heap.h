@@ -48,7 +48,6 @@ typedef _Atomic(uint32_t) la_word;
 enum la_policy { LA_KEEP = 0, LA_HELD = 1 };
 
 enum la_heap_flags {
-    LA_HEAP_FORK_ALLOW = 1u << 0,   /* do not warn when a process whose default chain lies here forks */
     LA_HEAP_NO_RECOVER = 1u << 1,   /* do not recover dead processes at attach (for fsck and tests) */
 };
 

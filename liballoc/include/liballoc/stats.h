@@ -17,11 +17,10 @@ struct la_stats {
     uint64_t allocated;             /* bytes of live blocks, rounded to their size class */
     uint64_t cached;                /* bytes of free blocks that the chain keeps: bins and pages */
     uint64_t mapped;                /* bytes of macro blocks and huge blocks the chain holds */
-    uint64_t allocations;           /* blocks handed out since the chain was made */
+    uint64_t allocations;           /* about the blocks handed out so far: taken from pages, less what bins hold now */
     uint64_t remote_frees;          /* blocks that came back through the remote free queue */
     uint64_t macro_blocks;          /* macro blocks held */
     uint64_t huge_blocks;           /* live blocks with a mapping of their own */
-    uint64_t requested;             /* bytes asked for by live blocks; known when counting is on, else 0 */
 };
 
 /**
@@ -29,7 +28,8 @@ struct la_stats {
  * @chain: NULL: the calling thread's own chain
  * @ret:   filled; set struct_size first
  *
- * Threads: exact when called by the chain's user while nobody else allocates, else a snapshot.
+ * Threads: called by the chain's user while nobody else allocates, all but @ret->allocations is exact, with blocks that wait in the
+ * remote free queue still counted as live; else a snapshot.
  * Return: 0, -EINVAL.
  */
 LA_API int la_chain_stats(struct la_chain *chain, struct la_stats *ret);
