@@ -20,6 +20,7 @@
 #include "core/region_map.h"
 #include "core/remote_free.h"
 #include "core/shared.h"
+#include "core/shared_fast.h"
 #include "core/size_class.h"
 #include "core/thread.h"
 
@@ -260,20 +261,27 @@ static void free_page_block(struct la_page *page, void *block)
 
 static NOINLINE void free_slow(void *block)
 {
-    struct la_page *page = region_entry(block);
+    struct la_page *page;
     int saved;
 
-    if (!block || (page->kind == PAGE_SHARED && likely(shared_free_fast(page, block))))
+    if (!block)
         return;
     saved = errno;
     page = region_page(block);
     la_tls_busy++;
-    if (page && page->kind != PAGE_SHARED)
+    if (page && !page_is_shared(page))
         free_page_block(page, block);
     else if (!shared_free(block))
         report(NULL, block, foreign_text);
     la_tls_busy--;
     errno = saved;
+}
+
+/* Not the default chain's: the thread's lane in a shared heap is next. */
+static NOINLINE void free_elsewhere(void *block, const struct la_page *page)
+{
+    if (!lane_free_fast(page, block))
+        free_slow(block);
 }
 
 /*
@@ -296,7 +304,11 @@ void la_free(void *block)
     size_t offset;
     void **top;
 
-    if (unlikely(!page_is_own(page, chain)) || unlikely(!page_is_block_start(page, block))) {
+    if (unlikely(!page_is_own(page, chain))) {
+        free_elsewhere(block, page);
+        return;
+    }
+    if (unlikely(!page_is_block_start(page, block))) {
         free_slow(block);
         return;
     }
@@ -323,7 +335,7 @@ size_t la_usable_size(const void *block)
 {
     struct la_page *page = block ? region_page(block) : NULL;
 
-    if (!page || page->kind == PAGE_SHARED)
+    if (!page || page_is_shared(page))
         return block ? shared_usable_size(block) : 0;
     if (page->kind == PAGE_SMALL ? !page_is_block_start(page, block) : (uintptr_t)block != page->start)
         return 0;
@@ -379,7 +391,7 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
     /* Stay while at least half of the block is used: programs shrink and grow in turn. */
     if (size <= old && size >= old / 2)
         return block;
-    if (page && page->kind != PAGE_SHARED && size > SMALL_MAX) {
+    if (page && !page_is_shared(page) && size > SMALL_MAX) {
         int saved = errno;
         moved = resize_in_place(page, block, size);
         errno = saved;

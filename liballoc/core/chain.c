@@ -88,7 +88,7 @@ static bool is_taken(const void *buffer, size_t size)
 
 int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chain **ret)
 {
-    size_t extra = sizeof(struct buffer_head) + (size >= BUFFER_BINS_MIN ? pool_bins_bytes() : 0);
+    size_t extra = sizeof(struct buffer_head) + (size >= BUFFER_BINS_MIN ? pool_bins_bytes(false) : 0);
     struct la_segment *segment;
     struct buffer_head *head;
     int r = check_flags(flags);

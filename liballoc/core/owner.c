@@ -60,7 +60,7 @@ int la_owner_of(const void *address, struct la_owner *ret)
     page = region_page(address);
     if (!page)
         page = huge_around(address);
-    if (page && page->kind != PAGE_SHARED)
+    if (page && !page_is_shared(page))
         fill(&o, page, (uintptr_t)address);
     else if (!shared_owner(address, &o))
         return la_fail(-ENOENT, "%p is not memory of liballoc", address);

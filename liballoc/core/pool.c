@@ -26,6 +26,7 @@
 enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 8 };
 
 uint64_t la_no_block = 1;    /* no mark: see page_mark_init() */
+_Atomic(uint32_t) la_no_word = UINT32_MAX;
 /* The empty stack that all closed bins share: has no room. */
 void *la_closed_stack[1] = { &la_no_block };
 
@@ -35,28 +36,49 @@ void pool_bins_close(struct la_bin *bins)
         bins[c] = (struct la_bin){ la_closed_stack, la_closed_stack };
 }
 
-size_t pool_bins_bytes(void)
+/* Bytes of a stack with room for @capacity entries. */
+static size_t stack_bytes(unsigned capacity, bool with_words)
 {
-    return SMALL_CLASSES * (sizeof(struct la_bin_room) + (FIRST_ROOM + 1) * sizeof(void *));
+    return (capacity + 1) * sizeof(void *) * (with_words ? 2 : 1);
+}
+
+size_t pool_bins_bytes(bool with_words)
+{
+    return SMALL_CLASSES * (sizeof(struct la_bin_room) + stack_bytes(FIRST_ROOM, with_words));
+}
+
+/* Where the word of the entry at @entry is said. */
+static void **word_slot(const struct la_chain *chain, unsigned c, void **entry)
+{
+    return (void **)((char *)entry + chain->words[c].distance);
+}
+
+/* @base is the bin's stack from now on, with its @n entries. */
+static void set_room(struct la_chain *chain, unsigned c, void **base, unsigned capacity, unsigned n)
+{
+    chain->rooms[c] = (struct la_bin_room){ .base = base, .capacity = capacity };
+    chain->bins[c] = (struct la_bin){ base + n, base + capacity };
+    base[0] = &la_no_block;
+    if (!chain->words)
+        return;
+    chain->words[c].distance = (ptrdiff_t)((capacity + 1) * sizeof(void *));
+    *word_slot(chain, c, base) = &la_no_word;
 }
 
 void pool_bins_open(struct la_chain *chain, void *memory)
 {
-    void **stack = (void **)((struct la_bin_room *)memory + SMALL_CLASSES);
+    char *stack = (char *)((struct la_bin_room *)memory + SMALL_CLASSES);
 
     chain->rooms = memory;
-    for (unsigned c = 0; c < SMALL_CLASSES; c++, stack += FIRST_ROOM + 1) {
-        stack[0] = &la_no_block;
-        chain->rooms[c] = (struct la_bin_room){ .base = stack, .capacity = FIRST_ROOM };
-        chain->bins[c] = (struct la_bin){ stack, stack + FIRST_ROOM };
-    }
+    for (unsigned c = 0; c < SMALL_CLASSES; c++, stack += stack_bytes(FIRST_ROOM, chain->words != NULL))
+        set_room(chain, c, (void **)stack, FIRST_ROOM, 0);
 }
 
 void pool_bins_release(struct la_chain *chain)
 {
     for (unsigned c = 0; chain->rooms && c < SMALL_CLASSES; c++)
         if (chain->rooms[c].capacity > FIRST_ROOM)
-            la_meta_free(chain->rooms[c].base, (chain->rooms[c].capacity + 1) * sizeof(void *));
+            la_meta_free(chain->rooms[c].base, stack_bytes(chain->rooms[c].capacity, chain->words != NULL));
 }
 
 void pool_bins_empty(struct la_chain *chain)
@@ -96,9 +118,11 @@ static bool in_band_hand_out(void *block)
     return true;
 }
 
-static void in_band_mark(void *block)
+static void in_band_enter(struct la_page *page, void *block, void **entry)
 {
+    (void)page;
     *(uint64_t *)block = la_free_mark;
+    *entry = block;
 }
 
 static unsigned in_band_take(struct la_chain *chain, struct la_page *page, void **out, unsigned wanted)
@@ -141,7 +165,7 @@ static void in_band_slow_call(struct la_chain *chain)
 }
 
 const struct la_pool_ops la_pool_in_band = {
-    .page_of = in_band_page_of, .hand_out = in_band_hand_out, .mark = in_band_mark, .take = in_band_take, .put = page_put,
+    .page_of = in_band_page_of, .hand_out = in_band_hand_out, .enter = in_band_enter, .take = in_band_take, .put = page_put,
     .page_made = in_band_page_made, .page_given = in_band_page_given, .take_macro = in_band_take_macro,
     .give_macro = in_band_give_macro, .slow_call = in_band_slow_call,
 };
@@ -259,8 +283,11 @@ static void flush(struct la_chain *chain, unsigned c, unsigned n)
         if (chain->ops->put(page, room->base[i]))
             page_got_block(chain, page);
     }
-    memmove(room->base + 1, room->base + 1 + n, (size_t)((bin->top - room->base) - n) * sizeof(void *));
     bin->top -= n;
+    memmove(room->base + 1, room->base + 1 + n, (size_t)(bin->top - room->base) * sizeof(void *));
+    if (chain->words)
+        memmove(word_slot(chain, c, room->base + 1), word_slot(chain, c, room->base + 1 + n),
+                (size_t)(bin->top - room->base) * sizeof(void *));
 }
 
 static unsigned room_limit(unsigned c)
@@ -272,21 +299,22 @@ static unsigned room_limit(unsigned c)
 
 static bool grow_room(struct la_chain *chain, unsigned c)
 {
-    struct la_bin_room *room = &chain->rooms[c];
-    struct la_bin *bin = &chain->bins[c];
-    unsigned n = (unsigned)(bin->top - room->base), capacity = MIN(room->capacity * 2, room_limit(c));
+    struct la_bin_room old = chain->rooms[c];
+    unsigned n = pool_bin_count(chain, c), capacity = MIN(old.capacity * 2, room_limit(c));
+    void **old_words = chain->words ? word_slot(chain, c, old.base) : NULL;
     void **base;
 
-    if (capacity <= room->capacity || chain->segment)
+    if (capacity <= old.capacity || chain->segment)
         return false;
-    base = la_meta_alloc((capacity + 1) * sizeof(void *));
+    base = la_meta_alloc(stack_bytes(capacity, chain->words != NULL));
     if (!base)
         return false;
-    memcpy(base, room->base, (n + 1) * sizeof(void *));
-    if (room->capacity > FIRST_ROOM)
-        la_meta_free(room->base, (room->capacity + 1) * sizeof(void *));
-    *room = (struct la_bin_room){ .base = base, .capacity = capacity };
-    *bin = (struct la_bin){ base + n, base + capacity };
+    set_room(chain, c, base, capacity, n);
+    memcpy(base + 1, old.base + 1, n * sizeof(void *));
+    if (chain->words)
+        memcpy(word_slot(chain, c, base + 1), old_words + 1, n * sizeof(void *));
+    if (old.capacity > FIRST_ROOM)
+        la_meta_free(old.base, stack_bytes(old.capacity, chain->words != NULL));
     return true;
 }
 
@@ -321,8 +349,8 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
     }
     c = page->size_class;
     bin = &chain->bins[c];
-    chain->ops->mark(block);
     if (!chain->rooms) {
+        *(uint64_t *)block = la_free_mark;
         page_put(page, block);
         page_got_block(chain, page);
         return;
@@ -333,7 +361,7 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
             flush(chain, c, chain->rooms[c].capacity / 2);
         }
     }
-    *++bin->top = block;
+    chain->ops->enter(page, block, ++bin->top);
 }
 
 void pool_drain(struct la_chain *chain)
@@ -363,17 +391,17 @@ static void slow_call(struct la_chain *chain)
 }
 
 /* The youngest entry that is a free block indeed. */
-static void *pop(struct la_chain *chain, struct la_bin *bin)
+static void *pop(struct la_chain *chain, unsigned c)
 {
-    for (;;) {
-        void *block = *bin->top;
+    struct la_bin *bin = &chain->bins[c];
 
-        if (block == &la_no_block)
-            return NULL;
-        bin->top--;
+    while (pool_bin_count(chain, c) > 0) {
+        void *block = *bin->top--;
+
         if (likely(chain->ops->hand_out(block)))
             return block;
     }
+    return NULL;
 }
 
 /* Blocks of @page into the bin, or one straight out (*block) when there are no bins; returns how many. */
@@ -414,18 +442,18 @@ static void *take_small(struct la_chain *chain, unsigned c)
     chain->taken += n;
     if (chain->rooms && n > 0) {
         chain->rooms[c].refills++;
-        block = pop(chain, &chain->bins[c]);
+        block = pop(chain, c);
     }
     return block;
 }
 
 void *pool_alloc_small(struct la_chain *chain, unsigned c)
 {
-    void *block = pop(chain, &chain->bins[c]);
+    void *block = pop(chain, c);
 
     if (!block) {
         slow_call(chain);
-        block = pop(chain, &chain->bins[c]);
+        block = pop(chain, c);
     }
     /* A page may turn out to have nothing: its list was corrupt, or (out of band) its free blocks were overestimated. */
     while (!block) {

@@ -12,9 +12,9 @@ extern HIDDEN const struct la_pool_ops la_pool_in_band;
 
 /* Every bin reads empty and full: no room, nothing to pop. What a chain without bins, or hidden from the fast path, has. */
 void pool_bins_close(struct la_bin *bins);
-/* Give @chain bins in @memory of pool_bins_bytes() bytes. */
+/* Give @chain bins in @memory of pool_bins_bytes() bytes, with words beside them if chain->words is set. */
 void pool_bins_open(struct la_chain *chain, void *memory);
-size_t pool_bins_bytes(void);
+size_t pool_bins_bytes(bool with_words);
 /* The bins' memory that came later goes back. */
 void pool_bins_release(struct la_chain *chain);
 /* Forget what is in the bins: their pages are gone. */

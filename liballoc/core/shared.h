@@ -9,12 +9,8 @@
 /* A block of the heap behind the face @chain (CHAIN_HEAP), by the calling thread's lane; @alignment 0: the usual. */
 void *shared_alloc(struct la_chain *chain, size_t size, size_t alignment);
 
-/*
- * The usual cases of the two calls around this: a small block from the calling thread's bin, and one freed into it. NULL and false: not
- * that simple, nothing was done. @page is the PAGE_SHARED that the region map has for @block.
- */
+/* Its usual case: a small block from the calling thread's bin. NULL: not that simple, nothing was done. */
 void *shared_alloc_fast(struct la_chain *chain, size_t size);
-bool shared_free_fast(struct la_page *page, void *block);
 
 /* Free @block if it lies in a shared heap; false: it does not. Reports misuse itself. */
 bool shared_free(void *block);

@@ -32,6 +32,7 @@
 #include "core/chain.h"
 #include "core/meta.h"
 #include "core/region_map.h"
+#include "core/shared_fast.h"
 #include "core/source.h"
 #include "core/thread.h"
 #include "os/certificate.h"
@@ -42,6 +43,7 @@ static _Atomic(struct la_heap *) heaps[MAX_HEAPS];
 static uint32_t next_serial;
 
 __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
+__thread struct thread_lane la_tls_lane;
 
 /* ---- geometry and format ---- */
 
@@ -312,6 +314,8 @@ struct la_heap *heap_around(const void *address)
 
     if (page && page->kind == PAGE_SHARED)
         return container_of(page, struct la_heap, page);
+    if (page && page->kind == PAGE_LANE)
+        return container_of(page->macro->segment, struct la_heap, segment);
     for (unsigned i = 0; i < MAX_HEAPS; i++) {
         struct la_heap *heap = atomic_load_explicit(&heaps[i], memory_order_acquire);
 
@@ -347,19 +351,23 @@ struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy)
 
 void *la_heap_alloc(struct la_heap *heap, size_t size)
 {
-    return la_chain_alloc(&heap->face[LA_KEEP], size);
+    void *block = lane_alloc_fast(heap, size, LA_KEEP);
+
+    return likely(block != NULL) ? block : la_chain_alloc(&heap->face[LA_KEEP], size);
 }
 
 void *la_heap_hold(struct la_heap *heap, size_t size)
 {
-    return la_chain_alloc(&heap->face[LA_HELD], size);
+    void *block = lane_alloc_fast(heap, size, LA_HELD);
+
+    return likely(block != NULL) ? block : la_chain_alloc(&heap->face[LA_HELD], size);
 }
 
 /* ---- lanes ---- */
 
 static struct lane *new_lane(struct la_heap *heap)
 {
-    size_t size = sizeof(struct lane) + pool_bins_bytes();
+    size_t size = sizeof(struct lane) + pool_bins_bytes(true);
     struct lane *lane = la_meta_alloc(size);
 
     if (!lane)
@@ -378,7 +386,7 @@ static struct lane *new_lane(struct la_heap *heap)
         chain_init(&lane->chain, CHAIN_LANE, &la_default_source, NULL);
         lane->chain.ops = &lane_pool_ops;
         lane->chain.owner_data = lane;
-        lane->chain.bins = lane->hidden;
+        lane->chain.words = lane->words;
         pool_bins_open(&lane->chain, lane->bins);
         return lane;
     }
@@ -416,6 +424,7 @@ static NOINLINE struct lane *lend_lane(struct la_heap *heap)
         return NULL;
     la_tls_lanes[heap->index].lane = lane;
     la_tls_lanes[heap->index].serial = heap->serial;
+    atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
     thread_watch_end();
     return lane;
 }
@@ -438,11 +447,13 @@ static void thread_ends(void)
             continue;
         if (lane->bundle)
             la_bundle_abort(lane->bundle);
+        atomic_store_explicit(&lane->chain.user, NULL, memory_order_relaxed);
         lock_take(&heap->lock);
         lane->idle = true;
         lock_give(&heap->lock);
         la_tls_lanes[i].lane = NULL;
     }
+    la_tls_lane.serial = 0;
 }
 
 /* ---- detach ---- */
@@ -453,13 +464,14 @@ static void forget(struct la_heap *heap)
     for (uint32_t i = 0; i < heap->macro_count; i++)
         for (unsigned s = 0; s < SLICES_PER_MACRO; s++) {
             uintptr_t address = (uintptr_t)heap->payload + i * MACRO_SIZE + s * SLICE_SIZE;
-            if (region_entry((void *)address) == &heap->page)
+            const struct la_page *page = region_entry((void *)address);
+            if (page == &heap->page || (page >= heap->segment.pages && page < heap->segment.pages + heap->segment.slice_count))
                 region_clear(address, 1);
         }
     for (struct lane *lane = heap->lanes, *next; lane; lane = next) {
         next = lane->next;
         pool_bins_release(&lane->chain);
-        la_meta_free(lane, sizeof(*lane) + pool_bins_bytes());
+        la_meta_free(lane, sizeof(*lane) + pool_bins_bytes(true));
     }
 }
 
@@ -500,6 +512,7 @@ static void fork_child(void)
     if (la_tls_default->kind == CHAIN_HEAP)
         la_tls_default = la_tls_own ? la_tls_own : &la_chain_none;
     memset(la_tls_lanes, 0, sizeof(la_tls_lanes));
+    la_tls_lane.serial = 0;
     for (unsigned i = 0; i < MAX_HEAPS; i++) {
         struct la_heap *heap = atomic_load(&heaps[i]);
 

@@ -13,7 +13,7 @@ enum { MAX_HEAPS = 16 };
 /* A lane lent to a thread: its chain over the heap. Private memory. */
 struct lane {
     struct la_chain chain;      /* first; kind CHAIN_LANE, owner_data: this */
-    struct la_bin hidden[SMALL_CLASSES];
+    struct la_bin_words words[SMALL_CLASSES];
     struct la_heap *heap;
     struct lane *next;          /* heap->lanes */
     struct la_bundle *bundle;
@@ -77,6 +77,8 @@ struct thread_lane {
 };
 
 extern HIDDEN __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
+/* The one it used last; serial 0: none, or the thread is in a slow path of it. */
+extern HIDDEN __thread struct thread_lane la_tls_lane;
 
 /* The same, but NULL if it has none. */
 static inline struct lane *heap_lane_if_any(const struct la_heap *heap)
@@ -84,6 +86,26 @@ static inline struct lane *heap_lane_if_any(const struct la_heap *heap)
     const struct thread_lane *mine = &la_tls_lanes[heap->index];
 
     return likely(mine->serial == heap->serial) ? mine->lane : NULL;
+}
+
+/*
+ * Around everything that works on a lane's bins and pages: a signal handler that comes in between finds the lane's fast paths closed, and
+ * its frees go the way of another lane's (la_tls_busy > 1).
+ */
+static inline void lane_enter(struct lane *lane)
+{
+    la_tls_busy++;
+    atomic_store_explicit(&lane->chain.user, NULL, memory_order_relaxed);
+    la_tls_lane.serial = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void lane_leave(struct lane *lane)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    la_tls_lane = (struct thread_lane){ lane, lane->heap->serial };
+    atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
+    la_tls_busy--;
 }
 
 /* Enter @lane's number as the owner of free macro blocks etc.: the operations of pool.c for lanes. */

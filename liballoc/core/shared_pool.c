@@ -29,6 +29,8 @@
 #include "core/macroblock.h"
 #include "core/misuse.h"
 #include "core/page.h"
+#include "core/region_map.h"
+#include "core/shared_fast.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
 
@@ -198,13 +200,8 @@ static struct la_page *lane_page_of(struct la_chain *chain, void *block)
 
 static bool lane_hand_out(void *block)
 {
-    (void)block;    /* commit() looks at the state word */
+    (void)block;    /* whoever claims its state word sees whether it is free */
     return true;
-}
-
-static void lane_mark(void *block)
-{
-    (void)block;    /* the state word says it */
 }
 
 static unsigned resume_index(const struct la_page *page)
@@ -212,20 +209,33 @@ static unsigned resume_index(const struct la_page *page)
     return page->used - 1;
 }
 
-static _Atomic(word_t) *page_words(const struct la_page *page)
-{
-    return page->mapping;
-}
-
 static unsigned page_epoch(const struct la_page *page)
 {
-    return (unsigned)page->large_size;
+    return word_epoch(lane_page_heap_bits(page));
+}
+
+static _Atomic(word_t) *lane_page_word(const struct la_page *page, const void *block)
+{
+    return lane_page_words(page) + quotient((uintptr_t)block - page->start, page->divisor);
+}
+
+static void make_entry(struct la_page *page, void *block, _Atomic(word_t) *word, void **entry)
+{
+    struct la_chain *chain = atomic_load_explicit(&page->chain, memory_order_relaxed);
+
+    *entry = block;
+    *word_slot(chain, page->bin_offset, entry) = word;
+}
+
+static void lane_enter_bin(struct la_page *page, void *block, void **entry)
+{
+    make_entry(page, block, lane_page_word(page, block), entry);
 }
 
 /* Every word of the page is FREE; the bin of its class must be empty. */
 static bool page_is_empty(const struct la_page *page)
 {
-    const _Atomic(word_t) *words = page_words(page);
+    const _Atomic(word_t) *words = lane_page_words(page);
 
     for (uint32_t i = 0; i < page->capacity; i++)
         if (word_state(atomic_load_explicit(&words[i], memory_order_relaxed), page_epoch(page)) != WORD_FREE)
@@ -235,19 +245,33 @@ static bool page_is_empty(const struct la_page *page)
 
 static unsigned look_at_eighth(struct la_page *page, unsigned eighth, void **out, unsigned wanted)
 {
-    _Atomic(word_t) *words = page_words(page);
+    _Atomic(word_t) *words = lane_page_words(page);
     size_t at = MAX(eighth_start(eighth, page->capacity), (size_t)resume_index(page));
     size_t end = eighth_start(eighth + 1, page->capacity);
-    unsigned n = 0;
+    unsigned n = 0, epoch = page_epoch(page);
 
-    for (; at < end && n < wanted; at++)
-        /* Acquire: pairs with the release in block_release(): the freer's last writes come before ours. */
-        if (word_state(atomic_load_explicit(&words[at], memory_order_acquire), page_epoch(page)) == WORD_FREE)
-            out[n++] = (char *)page->start + at * page->block_size;
+    for (; at < end && n < wanted; at++) {
+        word_t w = atomic_load_explicit(&words[at], memory_order_relaxed);
+
+        if (word_state(w, epoch) != WORD_FREE)
+            continue;
+        /* Free by its epoch only: from now on by its state, as lane_pop() wants it. */
+        if (unlikely(word_epoch(w) != epoch))
+            atomic_store_explicit(&words[at], word_make(word_generation(w), epoch, WORD_FREE, 0), memory_order_relaxed);
+        make_entry(page, (char *)page->start + at * page->block_size, &words[at], &out[n++]);
+    }
     page->used = 1 + (uint32_t)at;
     if (at >= end)
         page->free_count &= ~(1u << eighth);
     return n;
+}
+
+static void swap(void **a, void **b)
+{
+    void *kept = *a;
+
+    *a = *b;
+    *b = kept;
 }
 
 static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **out, unsigned wanted)
@@ -271,9 +295,8 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
     }
     /* Lowest on top. */
     for (unsigned i = 0; i < n / 2; i++) {
-        void *swap = out[i];
-        out[i] = out[n - 1 - i];
-        out[n - 1 - i] = swap;
+        swap(&out[i], &out[n - 1 - i]);
+        swap((void **)word_slot(chain, page->bin_offset, &out[i]), (void **)word_slot(chain, page->bin_offset, &out[n - 1 - i]));
     }
     return n;
 }
@@ -382,12 +405,15 @@ static void make_page_word(struct la_heap *heap, const struct la_page *page, sli
 
 static void view_small(struct la_heap *heap, struct la_page *page, unsigned granule, unsigned epoch)
 {
+    page->kind = PAGE_LANE;
     page->mapping = (void *)words_at(heap, page->macro->index, granule);
-    page->large_size = epoch;
+    page->large_size = word_make(0, epoch, WORD_HEAP, 0);
     page->free_count = ALL_EIGHTHS;
     page->bump = page->capacity;
     page->used = 1;
     page->free = NULL;
+    /* From now on free() is led straight here; without memory for the map it takes the longer way. */
+    region_set(page->start, page->slices, page);
 }
 
 static bool lane_page_made(struct la_chain *chain, struct la_page *page)
@@ -421,7 +447,9 @@ static void lane_page_given(struct la_chain *chain, struct la_page *page)
     struct heap_slice *slice = slice_of(heap, page->macro->index, at);
     unsigned epoch = slice_epoch(atomic_load_explicit(&slice->page, memory_order_relaxed));
 
-    atomic_store_explicit(&page->chain, NULL, memory_order_relaxed);    /* see own_page() */
+    if (page->kind == PAGE_LANE)
+        region_clear(page->start, page->slices);
+    atomic_store_explicit(&page->chain, NULL, memory_order_relaxed);
     atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, epoch, 0), memory_order_release);
     for (unsigned i = 1; i < page->slices; i++)
         atomic_store_explicit(&(slice + i)->page, 0, memory_order_relaxed);
@@ -495,9 +523,12 @@ static void view_macro(struct la_chain *chain, uint32_t macro)
         slice_t word = atomic_load_explicit(&slice_of(heap, macro, i)->page, memory_order_acquire);
         struct la_page *page = macro_page(m, i);
 
+        if (page->kind == PAGE_LANE)
+            region_clear((uintptr_t)slice_memory(heap, macro, i), 1);
         page->kind = PAGE_NONE;
         page->macro = m;
         page->listed = 0;
+        atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
         if (slice_kind(word) == SLICE_WORDS) {
             m->all_slices &= ~(1u << i);
         } else if (slice_kind(word) == SLICE_SMALL) {
@@ -636,7 +667,7 @@ static void take_hints(struct la_chain *chain, struct la_macro *m)
         if (!atomic_load_explicit(&macro->hint[i], memory_order_relaxed))
             continue;
         hint = atomic_exchange_explicit(&macro->hint[i], 0, memory_order_acq_rel);
-        if (page->kind == PAGE_SMALL) {
+        if (page->kind == PAGE_LANE) {
             reopen(page, hint);
             pool_list_page(chain, page);
         } else if (page->kind == PAGE_LARGE) {
@@ -710,7 +741,7 @@ static void lane_give_macro(struct la_chain *chain, struct la_macro *m)
 }
 
 const struct la_pool_ops lane_pool_ops = {
-    .page_of = lane_page_of, .hand_out = lane_hand_out, .mark = lane_mark, .take = lane_take, .put = lane_put,
+    .page_of = lane_page_of, .hand_out = lane_hand_out, .enter = lane_enter_bin, .take = lane_take, .put = lane_put,
     .page_made = lane_page_made, .page_given = lane_page_given, .take_macro = lane_take_macro,
     .give_macro = lane_give_macro, .slow_call = lane_slow_call,
 };
@@ -819,18 +850,11 @@ static bool commit(struct lane *lane, _Atomic(word_t) *word, unsigned epoch, enu
 static void *alloc_small(struct lane *lane, unsigned c, enum la_policy policy)
 {
     for (;;) {
-        struct la_bin *bin = &lane->hidden[c];
-        void *block = *bin->top;
-        struct la_page *page;
+        void *block = pool_alloc_small(&lane->chain, c);
 
-        if (likely(block != &la_no_block))
-            bin->top--;
-        else
-            block = pool_alloc_small(&lane->chain, c);
         if (unlikely(!block))
             return NULL;
-        page = lane_page_of(&lane->chain, block);
-        if (likely(commit(lane, page_words(page) + quotient((uintptr_t)block - page->start, page->divisor), page_epoch(page), policy)))
+        if (likely(word_claim(lane_page_word(lane_page_of(&lane->chain, block), block), lane_holder_bits(lane, policy))))
             return block;
         misuse_report(block, "was on a free list although its state word says that it is in use: skipped");
     }
@@ -879,86 +903,18 @@ void *shared_alloc(struct la_chain *face, size_t size, size_t alignment)
         return NULL;
     if (MAX(size, alignment) <= SMALL_MAX)
         c = class_for(size, alignment);
-    la_tls_busy++;
+    lane_enter(lane);
     block = c < SMALL_CLASSES ? alloc_small(lane, c, face->policy) : alloc_run(lane, MAX(size, (size_t)1), alignment, face->policy);
-    la_tls_busy--;
+    lane_leave(lane);
     return block;
 }
-
-/* The view of the page around @block, if the page is one slice of small blocks of @lane's own; else NULL. */
-static inline struct la_page *own_page(const struct la_heap *heap, const struct lane *lane, const void *block)
-{
-    struct la_page *page = &heap->segment.pages[(size_t)((const char *)block - heap->payload) >> SLICE_SHIFT];
-
-    /* The chain first: only its owner writes the rest of a view. */
-    if (atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain || page->kind != PAGE_SMALL)
-        return NULL;
-    return page;
-}
-
-enum { STATE_MASK = (1 << 20) - 1, FREE_MASK = 3 << 12 };   /* epoch, state and lane; state */
 
 void *shared_alloc_fast(struct la_chain *face, size_t size)
 {
     struct la_heap *heap = face->owner_data;
-    struct lane *lane = heap_lane_if_any(heap);
-    struct la_bin *bin;
-    struct la_page *page;
-    _Atomic(word_t) *word;
-    void *block;
-    word_t w, mine;
 
-    if (unlikely(!lane) || unlikely(size > TABLE_MAX) || unlikely(la_tls_busy))
-        return NULL;
-    bin = (struct la_bin *)((char *)lane->hidden + la_bin_offset[MAX(size, (size_t)9)]);
-    block = *bin->top;
-    if (unlikely(block == &la_no_block))
-        return NULL;
-    page = own_page(heap, lane, block);
-    if (unlikely(!page))
-        return NULL;
-    word = page_words(page) + quotient((uintptr_t)block - page->start, page->divisor);
-    /* Acquire: see block_release(). */
-    w = atomic_load_explicit(word, memory_order_acquire);
-    if (unlikely(w & FREE_MASK))
-        return NULL;
-    bin->top--;
-    mine = face->policy == LA_KEEP ? (word_t)WORD_HEAP << 12 : (word_t)WORD_HELD << 12 | lane->number;
-    atomic_store_explicit(word, (w & ~(word_t)STATE_MASK) | page_epoch(page) << 14 | mine, memory_order_release);
-    return block;
-}
-
-bool shared_free_fast(struct la_page *entry, void *block)
-{
-    struct la_heap *heap = container_of(entry, struct la_heap, page);
-    struct lane *lane = heap_lane_if_any(heap);
-    unsigned __int128 product;
-    struct la_page *page;
-    struct la_bin *bin;
-    _Atomic(word_t) *word;
-    word_t w, freed, epoch;
-
-    if (unlikely(!lane) || unlikely(la_tls_busy))
-        return false;
-    page = own_page(heap, lane, block);
-    if (unlikely(!page))
-        return false;
-    product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
-    bin = (struct la_bin *)((char *)lane->hidden + page->bin_offset);
-    if (unlikely((uint64_t)product >= page->divisor) || unlikely(bin->top == bin->last))
-        return false;
-    word = page_words(page) + (size_t)(product >> 64);
-    w = atomic_load_explicit(word, memory_order_relaxed);
-    epoch = page_epoch(page) << 14;
-    freed = ((w & ~(word_t)STATE_MASK) + (1u << 20)) | epoch;
-    if ((w & STATE_MASK) == (epoch | (word_t)WORD_HELD << 12 | lane->number)) {
-        atomic_store_explicit(word, freed, memory_order_release);
-    } else if ((w & STATE_MASK) != (epoch | (word_t)WORD_HEAP << 12) ||
-               !atomic_compare_exchange_strong_explicit(word, &w, freed, memory_order_acq_rel, memory_order_relaxed)) {
-        return false;
-    }
-    *++bin->top = block;
-    return true;
+    size = MAX(size, (size_t)9);    /* class 0 is not for shared heaps */
+    return face->policy == LA_KEEP ? lane_alloc_fast(heap, size, LA_KEEP) : lane_alloc_fast(heap, size, LA_HELD);
 }
 
 /* ---- free ---- */
@@ -999,11 +955,15 @@ static void free_found(const struct block_ref *ref, struct lane *lane, void *blo
         return;
     }
     page = &ref->heap->segment.pages[(size_t)ref->macro * SLICES_PER_MACRO + ref->slice];
-    if (lane && owner_lane(atomic_load_explicit(&ref->heap->macros[ref->macro].owner, memory_order_relaxed)) == lane->number &&
-        page->kind != PAGE_NONE)
-        pool_free(&lane->chain, page, block);
-    else
+    /* busy > 1: in a signal handler, while our own lane may be at work on its pages. */
+    if (!lane || la_tls_busy > 1 || page->kind == PAGE_NONE ||
+        atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain) {
         block_hint(ref);
+        return;
+    }
+    lane_enter(lane);
+    pool_free(&lane->chain, page, block);
+    lane_leave(lane);
 }
 
 bool shared_free(void *block)

@@ -67,7 +67,7 @@ void chains_each(void (*visit)(struct la_chain *chain, void *arg), void *arg)
 
 struct la_chain *chain_new(enum la_chain_kind kind, struct la_source *source, bool with_bins)
 {
-    size_t size = align_up(sizeof(struct la_chain), 64) + (with_bins ? pool_bins_bytes() : 0);
+    size_t size = align_up(sizeof(struct la_chain), 64) + (with_bins ? pool_bins_bytes(false) : 0);
     struct la_chain *chain = la_meta_alloc(size);
 
     if (!chain)

@@ -54,7 +54,8 @@ struct la_segment;
 
 /*
  * The hot end of a size class: a stack of pointers to free blocks.
- *   top:  the youngest entry; below the first entry lies &la_no_block, which carries no mark: an empty bin needs no test of its own
+ *   top:  the youngest entry; below the first entry lies one that is never free (&la_no_block carries no mark): an empty bin needs
+ *         no test of its own
  *   last: the last place; top == last: full
  * Written by the chain's user only.
  */
@@ -65,11 +66,21 @@ struct la_bin {
 
 /* The cold end: where the stack lies, how much it may hold. */
 struct la_bin_room {
-    void **base;            /* holds &la_no_block; entries follow */
+    void **base;            /* holds the one that is never free; entries follow */
     uint32_t capacity;      /* entries */
     uint32_t refills;       /* since the last flush: a bin that is refilled and flushed in turn grows */
     void **idle_top;        /* top at the last visit of the scavenger */
 };
+
+/*
+ * Out of band, a second stack runs beside the first: where the state word of each entry is. Apart, as the block's address is known
+ * before the word's: one entry that holds both would make each allocation wait for the free before it.
+ */
+struct la_bin_words {
+    _Alignas(16) ptrdiff_t distance;    /* bytes from an entry to its word's; by the offset of the bin */
+};
+
+_Static_assert(sizeof(struct la_bin_words) == sizeof(struct la_bin), "one offset leads to both");
 
 enum la_page_kind {
     PAGE_NONE = 0,      /* free slice, or not the first of its page */
@@ -78,6 +89,7 @@ enum la_page_kind {
     PAGE_HUGE,          /* one block with a mapping of its own, or a run of macro blocks in a user segment */
     PAGE_WINDOW,        /* not a page: several small segments share this 64 KiB window, see region_map.c */
     PAGE_SHARED,        /* a slice of a shared heap: the truth is in the heap, see core/shared.h */
+    PAGE_LANE,          /* the same, with small blocks of a lane of this process: its view, see core/shared_fast.h */
 };
 
 /*
@@ -167,7 +179,7 @@ struct la_pool_ops {
     struct la_page *(*page_of)(struct la_chain *chain, void *block);
     /* @block leaves the bin for a user; false: it is no free block (reported), take another. */
     bool (*hand_out)(void *block);
-    void (*mark)(void *block);          /* @block enters the bin */
+    void (*enter)(struct la_page *page, void *block, void **entry);     /* @block goes into the bin, there */
     unsigned (*take)(struct la_chain *chain, struct la_page *page, void **out, unsigned wanted);
     bool (*put)(struct la_page *page, void *block);
     bool (*page_made)(struct la_chain *chain, struct la_page *page);    /* it has blocks from now on; false: cannot be */
@@ -185,7 +197,9 @@ struct la_chain {
     struct la_bin fast[SMALL_CLASSES];  /* first: the size table holds offsets into it */
     const struct la_pool_ops *ops;
     struct la_bin *bins;                /* fast, or for chains that the fast path must not serve: hidden */
+    _Atomic(const void *) user;         /* of CHAIN_LANE: its thread (thread_self()), NULL while in a slow path; else NULL */
     struct la_bin_room *rooms;          /* NULL: no bins, every block comes from its page */
+    struct la_bin_words *words;         /* of CHAIN_LANE, else NULL */
     struct la_page *avail[SMALL_CLASSES];       /* E2 */
     struct la_macro *by_run[SLICES_PER_MACRO + 1];  /* E4 */
     uint64_t run_mask;
@@ -245,8 +259,21 @@ struct la_source {
 extern HIDDEN __thread struct la_chain *la_tls_default;     /* never NULL */
 extern HIDDEN __thread struct la_chain *la_tls_own;         /* NULL before the first allocation */
 extern HIDDEN __thread unsigned la_tls_busy;                /* slow paths running: seen by signal handlers only */
+/* Which thread is this? An address that no other living thread has. */
+static inline const void *thread_self(void)
+{
+    return &la_tls_busy;
+}
+
+/* The page's truth is in a shared heap. */
+static inline bool page_is_shared(const struct la_page *page)
+{
+    return page->kind >= PAGE_SHARED;
+}
+
 extern HIDDEN struct la_chain la_chain_none;                /* every bin empty: sends the first call to the slow path */
 extern HIDDEN uint64_t la_no_block;                         /* never the mark: what an empty bin reads */
+extern HIDDEN _Atomic(uint32_t) la_no_word;                 /* never FREE: the word that an empty bin reads */
 extern HIDDEN void *la_closed_stack[1];                     /* what bins without room point to */
 extern HIDDEN uint64_t la_free_mark;                        /* secret in the first word of free blocks, see page.h */
 

@@ -1,0 +1,120 @@
+/*
+ * shared_fast.h - the usual case in a shared heap: a small block out of the calling lane's bin, and back into it (R4).
+ *
+ * Beside the stack of blocks runs one of where their state words are (struct la_bin_words), so that allocation looks at no page. The words
+ * of what is in a bin are FREE and have their page's epoch (lane_take() sees to it): allocating is one or. An empty bin reads a word
+ * that is never FREE, so that it needs no test of its own.
+ *
+ * Freeing by the page's own lane is a load and a store, not a compare-and-swap. Somebody else who frees the same block at the same moment
+ * (a double free) makes the same word of it, FREE with the next generation; whoever else might change the word of a block that is
+ * HEAP has taken it first (la_take()), and then it is not ours to free. So nothing is lost but the report.
+ *
+ * Only the lane's thread comes here, never while it is in a slow path of the heap: chain->user and la_tls_lane say so.
+ */
+#ifndef CORE_SHARED_FAST_H
+#define CORE_SHARED_FAST_H
+
+#include "core/shared_heap.h"
+#include "core/size_class.h"
+
+enum {
+    WORD_STATE_MASK = 3 << 12,
+    WORD_HOLDER_MASK = (1 << 14) - 1,               /* state and lane */
+    WORD_MEANING_MASK = (1 << 20) - 1,              /* epoch, state and lane */
+    WORD_NEXT_GENERATION = 1 << 20,
+    WORD_HEAP_BITS = WORD_HEAP << 12,
+    WORD_HELD_BITS = WORD_HELD << 12,
+};
+
+/* The state words of a PAGE_LANE, and what a word says of a block that is HEAP: its page's epoch and the state. */
+static inline _Atomic(word_t) *lane_page_words(const struct la_page *page)
+{
+    return page->mapping;
+}
+
+static inline word_t lane_page_heap_bits(const struct la_page *page)
+{
+    return (word_t)page->large_size;
+}
+
+/* The one store that allocates; false: the block is in use. */
+static inline bool word_claim(_Atomic(word_t) *word, word_t holder)
+{
+    /* Acquire: pairs with the release in block_release(): what the last user did to the block comes before what the next does. */
+    word_t w = atomic_load_explicit(word, memory_order_acquire);
+
+    if (unlikely(w & WORD_STATE_MASK))
+        return false;
+    atomic_store_explicit(word, w | holder, memory_order_release);
+    return true;
+}
+
+static inline _Atomic(word_t) **word_slot(struct la_chain *lane, size_t offset, void **entry)
+{
+    struct lane *l = (struct lane *)lane;
+    ptrdiff_t distance = ((struct la_bin_words *)((char *)l->words + offset))->distance;
+
+    return (_Atomic(word_t) **)((char *)entry + distance);
+}
+
+/* What the word of a block says that is allocated with @policy. */
+static inline word_t lane_holder_bits(const struct lane *lane, enum la_policy policy)
+{
+    return policy == LA_KEEP ? (word_t)WORD_HEAP_BITS : (word_t)WORD_HELD_BITS | lane->number;
+}
+
+static inline __attribute__((always_inline)) void *lane_alloc_fast(const struct la_heap *heap, size_t size, enum la_policy policy)
+{
+    struct lane *lane = la_tls_lane.lane;
+    struct la_bin *bin;
+    size_t offset;
+    void **top;
+
+    if (unlikely(la_tls_lane.serial != heap->serial))
+        return NULL;
+    if (likely(size <= TABLE_MAX))
+        offset = la_bin_offset[size];
+    else if (size <= SMALL_MAX)
+        offset = class_of_large(size) * sizeof(*bin);
+    else
+        return NULL;
+    bin = (struct la_bin *)((char *)lane + offset);
+    top = bin->top;
+    if (unlikely(!word_claim(*word_slot(&lane->chain, offset, top), lane_holder_bits(lane, policy))))
+        return NULL;
+    bin->top = top - 1;
+    return *top;
+}
+
+/* @page is what the region map has for @block; false: it is not that simple, nothing was done. */
+static inline __attribute__((always_inline)) bool lane_free_fast(const struct la_page *page, void *block)
+{
+    struct la_chain *chain = atomic_load_explicit(&page->fast_chain, memory_order_relaxed);
+    unsigned __int128 product;
+    _Atomic(word_t) *word;
+    struct la_bin *bin;
+    size_t offset;
+    void **top;
+    word_t w;
+
+    if (!chain || atomic_load_explicit(&chain->user, memory_order_relaxed) != thread_self())
+        return false;
+    product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
+    offset = page->bin_offset;
+    bin = (struct la_bin *)((char *)chain + offset);
+    top = bin->top;
+    if (unlikely((uint64_t)product >= page->divisor) || unlikely(top == bin->last))
+        return false;
+    word = lane_page_words(page) + (size_t)(product >> 64);
+    w = atomic_load_explicit(word, memory_order_relaxed);
+    if (unlikely((w & WORD_MEANING_MASK) != lane_page_heap_bits(page)) &&
+        (w & WORD_MEANING_MASK) != ((lane_page_heap_bits(page) ^ (WORD_HEAP_BITS ^ WORD_HELD_BITS)) | ((struct lane *)chain)->number))
+        return false;
+    atomic_store_explicit(word, (w & ~(word_t)WORD_HOLDER_MASK) + WORD_NEXT_GENERATION, memory_order_release);
+    top[1] = block;
+    *word_slot(chain, offset, top + 1) = word;
+    bin->top = top + 1;
+    return true;
+}
+
+#endif
