@@ -23,7 +23,7 @@
 #include "core/size_class.h"
 #include "core/source.h"
 
-enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 8 };
+enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 24 };
 
 uint64_t la_no_block = 1;    /* no mark: see page_mark_init() */
 _Atomic(uint32_t) la_no_word = UINT32_MAX;

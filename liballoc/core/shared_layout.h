@@ -6,7 +6,7 @@
  *            struct heap_process [256]  one per attached process
  *            struct heap_lane [4096]    one per thread that works in the heap; number 0 is never used
  *            struct heap_root [256]     named pointer words
- *   tables   struct heap_macro [n]      who owns a macro block, which of its pages have remote frees
+ *   tables   struct heap_macro [n]      who owns a macro block, where in it others freed blocks
  *            struct heap_slice [32 n]   what a page is
  *   payload  macro blocks of 2 MiB; slice 0 of each holds the state words of its small blocks
  *
@@ -28,7 +28,7 @@
 #include "core/types.h"
 
 #define HEAP_MAGIC 0x70616568616cull    /* "laheap" */
-enum { HEAP_LAYOUT_VERSION = 1, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
+enum { HEAP_LAYOUT_VERSION = 2, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
 
 enum word_state { WORD_FREE = 0, WORD_HELD = 1, WORD_IN_DOUBT = 2, WORD_HEAP = 3 };
 
@@ -141,15 +141,23 @@ static inline unsigned owner_lane(uint64_t o)
     return o & 0xffff;
 }
 
+/*
+ * Hints: one byte per 2 KiB of payload, set by whoever frees a block of another lane that begins there, cleared by the owner
+ * before it looks at the state words. Bytes, so that setting one is a plain store; so fine that the owner of 32 byte blocks looks at one
+ * line of state words, not at those of the whole page.
+ */
+enum { HINT_SHIFT = 11, HINTS_PER_SLICE = 1 << (SLICE_SHIFT - HINT_SHIFT), HINTS_PER_MACRO = HINTS_PER_SLICE * SLICES_PER_MACRO };
+
 struct heap_macro {
     _Atomic(uint64_t) owner;
     _Atomic(uint32_t) committed;        /* its pages were allocated by fallocate() */
+    uint8_t unused[52];
     _Atomic(uint8_t) hinted;            /* some byte of hint is set; set after it, cleared before */
-    uint8_t unused[19];
-    _Atomic(uint8_t) hint[SLICES_PER_MACRO];    /* of the page with that first slice: bit i: other lanes freed in its i-th eighth */
+    uint8_t unused_too[63];             /* a line that freers write, apart from the one they read */
+    _Atomic(uint8_t) hint[HINTS_PER_MACRO];
 };
 
-_Static_assert(sizeof(struct heap_macro) == 64, "one cache line");
+_Static_assert(sizeof(struct heap_macro) == 128 + HINTS_PER_MACRO, "whole cache lines");
 
 /* Process slot: | incarnation 32 | state 32 |. */
 enum process_state { PROCESS_FREE = 0, PROCESS_ATTACHED = 1 };

@@ -6,15 +6,16 @@
  * word of each slice, the state word of each block (shared_layout.h). Views can be rebuilt from it at any time (adopt()).
  *
  * A page's free blocks are simply the ones whose word says FREE; no list has to be kept, and what another process frees is
- * found by looking. To look only where something was freed, a page has eighths: the owner keeps a mask of those that may have free
- * blocks, and others leave a bit in the page's hint byte, and a flag for the macro block (R5). A refill looks at the flags of
+ * found by looking. To look only where something was freed, a page has 32 parts: the owner keeps a mask of those that may have free
+ * blocks, and others leave hints, one byte per 2 KiB of payload, and a flag for the macro block (R5). A refill looks at the flags of
  * a bounded number of macro blocks.
  *
  * The fields of struct la_page in a view:
  *   mapping     the page's state words
- *   free_count  mask of eighths to look at (so that page_has_free() is right)
+ *   free_count  mask of parts to look at (so that page_has_free() is right)
  *   used        1 + index of the first block not looked at yet in the lowest of them; never 0: pool.c gives no page back
  *   bump        == capacity
+ *   large_size  what a state word says of a block of the page that is HEAP: epoch and state
  * A bin holds blocks whose words are FREE, too. A page is looked at only when the bin of its class is empty, so a block is
  * never listed twice. (drain, flush and the scavenger only ever take from bins.)
  *
@@ -34,14 +35,24 @@
 #include "core/shared_heap.h"
 #include "core/size_class.h"
 
-enum { EIGHTHS = 8, SWEEP_MACROS = 4, ALL_EIGHTHS = 0xff };
+enum { SWEEP_MACROS = 4 };
+#define PARTS 32u
+#define ALL_PARTS UINT32_MAX
 
-static uint64_t class_divisor[SMALL_CLASSES];
+_Static_assert(PARTS == (unsigned)HINTS_PER_SLICE, "in a page of one slice each hint byte is a part");
 
-__attribute__((constructor)) static void init_divisors(void)
+/* So that no call has to divide. */
+static struct {
+    size_t size;
+    uint64_t divisor;
+} classes[SMALL_CLASSES];
+
+__attribute__((constructor)) static void init_classes(void)
 {
-    for (unsigned c = 0; c < SMALL_CLASSES; c++)
-        class_divisor[c] = page_divisor(class_size(c));
+    for (unsigned c = 0; c < SMALL_CLASSES; c++) {
+        classes[c].size = class_size(c);
+        classes[c].divisor = page_divisor(class_size(c));
+    }
 }
 
 /* offset / size for offsets below 2^32: the upper half of the product, see page.h. */
@@ -63,16 +74,6 @@ static struct heap_slice *slice_of(struct la_heap *heap, uint32_t macro, unsigne
 static char *slice_memory(struct la_heap *heap, uint32_t macro, unsigned slice)
 {
     return heap->payload + (size_t)macro * MACRO_SIZE + (size_t)slice * SLICE_SIZE;
-}
-
-static unsigned eighth_of(size_t index, size_t capacity)
-{
-    return (unsigned)(index * EIGHTHS / capacity);
-}
-
-static size_t eighth_start(unsigned eighth, size_t capacity)
-{
-    return (eighth * capacity + EIGHTHS - 1) / EIGHTHS;
 }
 
 /* ---- finding a block ---- */
@@ -99,15 +100,14 @@ static uint32_t run_length(struct heap_slice *slice)
 static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct block_ref *ref)
 {
     unsigned c = slice_class(page);
-    size_t size, capacity, index;
+    size_t size, index;
 
     if (c >= SMALL_CLASSES || ref->slice + slice_count(page) > SLICES_PER_MACRO ||
         slice_words(page) / GRANULES_PER_SLICE >= SLICES_PER_MACRO)
         return false;
-    size = class_size(c);
-    capacity = slice_count(page) * SLICE_SIZE / size;
-    index = quotient(offset, class_divisor[c]);
-    if (index >= capacity)
+    size = classes[c].size;
+    index = quotient(offset, classes[c].divisor);
+    if ((index + 1) * size > slice_count(page) * SLICE_SIZE)
         return false;
     ref->start = slice_memory(heap, ref->macro, ref->slice) + index * size;
     ref->size = size;
@@ -170,18 +170,11 @@ bool block_release(const struct block_ref *ref, word_t seen)
 void block_hint(const struct block_ref *ref)
 {
     struct heap_macro *macro = &ref->heap->macros[ref->macro];
-    slice_t page = atomic_load_explicit(&slice_of(ref->heap, ref->macro, ref->slice)->page, memory_order_relaxed);
-    uint8_t bit = 1;
+    size_t offset = (size_t)(ref->start - slice_memory(ref->heap, ref->macro, 0));
 
-    if (slice_kind(page) == SLICE_SMALL) {
-        size_t capacity = slice_count(page) * SLICE_SIZE / ref->size;
-        bit = (uint8_t)(1u << eighth_of((size_t)(ref->start - slice_memory(ref->heap, ref->macro, ref->slice)) / ref->size, capacity));
-    }
-    /* Reads first: a bit that is set already costs no write to a line that others read. Release: after the block's word. */
-    if (!(atomic_load_explicit(&macro->hint[ref->slice], memory_order_relaxed) & bit))
-        atomic_fetch_or_explicit(&macro->hint[ref->slice], bit, memory_order_release);
-    if (!atomic_load_explicit(&macro->hinted, memory_order_relaxed))
-        atomic_store_explicit(&macro->hinted, 1, memory_order_release);
+    /* Release: after the block's word, and the flag after the byte. Plain stores; take_hints() says why none gets lost. */
+    atomic_store_explicit(&macro->hint[offset >> HINT_SHIFT], 1, memory_order_release);
+    atomic_store_explicit(&macro->hinted, 1, memory_order_release);
 }
 
 /* ---- pages ---- */
@@ -243,26 +236,58 @@ static bool page_is_empty(const struct la_page *page)
     return true;
 }
 
-static unsigned look_at_eighth(struct la_page *page, unsigned eighth, void **out, unsigned wanted)
+/* The first block that begins in or behind a part of the page. */
+static size_t part_start(const struct la_page *page, unsigned part)
+{
+    size_t bytes = (size_t)page->slices * (SLICE_SIZE / PARTS);
+
+    return MIN(quotient(part * bytes + page->block_size - 1, page->divisor), (size_t)page->capacity);
+}
+
+/*
+ * Past words in use, eight at a time; where it stops there may be a free one. Not atomic: only a glance, the caller looks again. By
+ * vectors: most words of a busy heap are in use, and one by one they were half of the time of a refill.
+ */
+__attribute__((no_sanitize("thread"))) static size_t skip_used(const _Atomic(word_t) *words, size_t at, size_t end, unsigned epoch)
+{
+    typedef int32_t four __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef uint64_t two __attribute__((vector_size(16)));
+    const int32_t here = (int32_t)word_make(0, epoch, WORD_FREE, 0), meaning = WORD_MEANING_MASK & ~((1 << WORD_LANE_BITS) - 1);
+
+    for (; at + 8 <= end; at += 8) {
+        four a = (*(const four *)&words[at] ^ here) & meaning, b = (*(const four *)&words[at + 4] ^ here) & meaning;
+        two free = (two)((a == 0) | (a > WORD_STATE_MASK) | (b == 0) | (b > WORD_STATE_MASK));
+
+        if (free[0] | free[1])
+            break;
+    }
+    return at;
+}
+
+static unsigned look_at_part(struct la_page *page, unsigned part, void **out, unsigned wanted)
 {
     _Atomic(word_t) *words = lane_page_words(page);
-    size_t at = MAX(eighth_start(eighth, page->capacity), (size_t)resume_index(page));
-    size_t end = eighth_start(eighth + 1, page->capacity);
+    size_t at = MAX(part_start(page, part), (size_t)resume_index(page)), end = part_start(page, part + 1);
     unsigned n = 0, epoch = page_epoch(page);
 
-    for (; at < end && n < wanted; at++) {
+    while (at < end && n < wanted) {
         word_t w = atomic_load_explicit(&words[at], memory_order_relaxed);
 
-        if (word_state(w, epoch) != WORD_FREE)
+        if (word_state(w, epoch) != WORD_FREE) {
+            at = skip_used(words, at + 1, end, epoch);
             continue;
-        /* Free by its epoch only: from now on by its state, as lane_pop() wants it. */
+        }
+        /* Free by its epoch only: from now on by its state, as word_claim() wants it. */
         if (unlikely(word_epoch(w) != epoch))
             atomic_store_explicit(&words[at], word_make(word_generation(w), epoch, WORD_FREE, 0), memory_order_relaxed);
         make_entry(page, (char *)page->start + at * page->block_size, &words[at], &out[n++]);
+        at++;
     }
     page->used = 1 + (uint32_t)at;
-    if (at >= end)
-        page->free_count &= ~(1u << eighth);
+    if (at >= end) {
+        page->free_count &= ~(1u << part);
+        page->used = 1;
+    }
     return n;
 }
 
@@ -279,20 +304,15 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
     unsigned n = 0;
 
     /* Handed in again whole: if another page serves the class, give this one back. */
-    if (page->free_count == ALL_EIGHTHS && page->free && (chain->avail[page->size_class] != page || page->next) &&
+    if (page->free_count == ALL_PARTS && page->free && (chain->avail[page->size_class] != page || page->next) &&
         page_is_empty(page)) {
         pool_unlist_page(chain, page);
         pool_give_page(chain, page);
         return 0;
     }
     page->free = page;      /* no longer fresh */
-    while (n < wanted && page->free_count) {
-        unsigned eighth = (unsigned)__builtin_ctz(page->free_count);
-
-        if (resume_index(page) >= eighth_start(eighth + 1, page->capacity) || resume_index(page) < eighth_start(eighth, page->capacity))
-            page->used = 1 + (uint32_t)eighth_start(eighth, page->capacity);
-        n += look_at_eighth(page, eighth, out + n, wanted - n);
-    }
+    while (n < wanted && page->free_count)
+        n += look_at_part(page, (unsigned)__builtin_ctz(page->free_count), out + n, wanted - n);
     /* Lowest on top. */
     for (unsigned i = 0; i < n / 2; i++) {
         swap(&out[i], &out[n - 1 - i]);
@@ -301,16 +321,22 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
     return n;
 }
 
-/* An eighth is to be looked at from its start again. */
-static void reopen(struct la_page *page, unsigned mask)
+/* These parts are to be looked at from their start again. */
+static void reopen(struct la_page *page, uint32_t mask)
 {
     page->free_count |= mask;
     page->used = 1;
 }
 
+/* The part that a hint byte of the page belongs to. */
+static unsigned part_of(const struct la_page *page, size_t hint)
+{
+    return (unsigned)(page->slices == 1 ? hint : hint / page->slices);
+}
+
 static bool lane_put(struct la_page *page, void *block)
 {
-    reopen(page, 1u << eighth_of(quotient((uintptr_t)block - page->start, page->divisor), page->capacity));
+    reopen(page, 1u << part_of(page, ((uintptr_t)block - page->start) >> HINT_SHIFT));
     return true;
 }
 
@@ -408,7 +434,7 @@ static void view_small(struct la_heap *heap, struct la_page *page, unsigned gran
     page->kind = PAGE_LANE;
     page->mapping = (void *)words_at(heap, page->macro->index, granule);
     page->large_size = word_make(0, epoch, WORD_HEAP, 0);
-    page->free_count = ALL_EIGHTHS;
+    page->free_count = ALL_PARTS;
     page->bump = page->capacity;
     page->used = 1;
     page->free = NULL;
@@ -425,7 +451,6 @@ static bool lane_page_made(struct la_chain *chain, struct la_page *page)
     unsigned epoch = slice_epoch(atomic_load_explicit(&slice->page, memory_order_relaxed));
     int granule;
 
-    atomic_store_explicit(&heap->macros[m->index].hint[at], 0, memory_order_relaxed);
     if (page->kind == PAGE_LARGE) {
         clean_words(run_word(slice), 1, epoch);
         make_page_word(heap, page, slice_make(SLICE_LARGE, 0, page->slices, epoch, 0));
@@ -607,9 +632,8 @@ static void prepare_macro(struct la_heap *heap, uint32_t i)
         memset(slice_memory(heap, i, 0), 0, SLICE_SIZE);
         atomic_store_explicit(&slice_of(heap, i, 0)->page, slice_make(SLICE_WORDS, 0, 1, 0, 0), memory_order_release);
     }
-    for (unsigned s = 0; s < SLICES_PER_MACRO; s++)
-        atomic_store_explicit(&heap->macros[i].hint[s], 0, memory_order_relaxed);
     atomic_store_explicit(&heap->macros[i].hinted, 0, memory_order_relaxed);
+    memset((void *)heap->macros[i].hint, 0, sizeof(heap->macros[i].hint));
 }
 
 /* A row to look at next, also when the tables have to grow for it; -1: none. */
@@ -651,59 +675,107 @@ static bool take_free(struct la_chain *chain)
     return false;
 }
 
-/* Pages of @m that others freed blocks of. Acquire: pairs with block_hint(); the blocks' words are FREE when we look. */
-static void take_hints(struct la_chain *chain, struct la_macro *m)
+/* The large block in @slice may be free. false: that was the last of its macro block, which went back. */
+static bool take_large_hint(struct la_chain *chain, struct la_macro *m, unsigned slice, struct la_page *page)
 {
-    struct heap_macro *macro = &lane_of(chain)->heap->macros[m->index];
+    struct la_heap *heap = lane_of(chain)->heap;
+    slice_t word = atomic_load_explicit(&slice_of(heap, m->index, slice)->page, memory_order_relaxed);
 
-    if (!atomic_load_explicit(&macro->hinted, memory_order_relaxed))
-        return;
-    /* The flag first: a freer that sets a byte after we looked at it sets the flag again. */
-    atomic_exchange_explicit(&macro->hinted, 0, memory_order_acq_rel);
-    for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
-        struct la_page *page = macro_page(m, i);
-        uint8_t hint;
-
-        if (!atomic_load_explicit(&macro->hint[i], memory_order_relaxed))
-            continue;
-        hint = atomic_exchange_explicit(&macro->hint[i], 0, memory_order_acq_rel);
-        if (page->kind == PAGE_LANE) {
-            reopen(page, hint);
-            pool_list_page(chain, page);
-        } else if (page->kind == PAGE_LARGE) {
-            struct la_heap *heap = lane_of(chain)->heap;
-            slice_t word = atomic_load_explicit(&slice_of(heap, m->index, i)->page, memory_order_relaxed);
-
-            if (run_is_free(heap, m->index, i, slice_epoch(word))) {
-                pool_free(chain, page, (void *)page->start);
-                if (m->chain != chain)
-                    return;     /* that was its last block: the macro block went back */
-            }
-        }
-    }
+    if (run_is_free(heap, m->index, slice, slice_epoch(word)))
+        pool_free(chain, page, (void *)page->start);
+    return m->chain == chain;
 }
 
-/* Look for hints in up to @n of the lane's macro blocks, in turn. */
-static void sweep(struct la_chain *chain, uint32_t n)
+/* The hints of one slice as a mask; they are cleared. */
+static uint32_t collect(struct heap_macro *macro, unsigned slice)
+{
+    _Atomic(uint8_t) *hints = &macro->hint[slice * HINTS_PER_SLICE];
+    uint32_t mask = 0;
+
+    for (unsigned i = 0; i < HINTS_PER_SLICE; i += sizeof(uint64_t)) {
+        /* Eight at a time to see that there is none: a glance, no more. */
+        if (__atomic_load_n((uint64_t *)&hints[i], __ATOMIC_RELAXED) == 0)
+            continue;
+        for (unsigned k = i; k < i + sizeof(uint64_t); k++)
+            if (atomic_load_explicit(&hints[k], memory_order_relaxed)) {
+                atomic_store_explicit(&hints[k], 0, memory_order_relaxed);
+                mask |= 1u << k;
+            }
+    }
+    return mask;
+}
+
+/* Blocks were freed behind these hints of the slice: their page is looked at there. */
+static void take_small_hints(struct la_chain *chain, struct la_page *page, uint32_t mask, size_t first)
+{
+    uint32_t parts = mask;
+
+    if (page->slices > 1) {
+        parts = 0;
+        for (; mask; mask &= mask - 1)
+            parts |= 1u << part_of(page, first + (unsigned)__builtin_ctz(mask));
+    }
+    reopen(page, parts);
+    pool_list_page(chain, page);
+    for (; parts; parts &= parts - 1)
+        __builtin_prefetch((void *)&lane_page_words(page)[part_start(page, (unsigned)__builtin_ctz(parts))], 1);
+}
+
+/*
+ * What others freed in @m. Each freer makes the word FREE, then sets the byte, then the flag; we clear the flag, then the bytes, then
+ * look at the words. A store of ours that hides one of theirs comes after it, and what it announced is visible to loads after the fence.
+ */
+static bool take_hints(struct la_chain *chain, struct la_macro *m)
+{
+    struct heap_macro *macro = &lane_of(chain)->heap->macros[m->index];
+    uint32_t masks[SLICES_PER_MACRO];
+
+    if (!atomic_load_explicit(&macro->hinted, memory_order_relaxed))
+        return false;
+    atomic_store_explicit(&macro->hinted, 0, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++)
+        masks[i] = collect(macro, i);
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
+        struct la_page *page = macro_page(m, i);
+        unsigned head = i;
+
+        if (!masks[i])
+            continue;
+        while (page->kind == PAGE_NONE && head > 0)
+            page = macro_page(m, --head);
+        if (page->kind == PAGE_LANE && i - head < page->slices)
+            take_small_hints(chain, page, masks[i], (size_t)(i - head) * HINTS_PER_SLICE);
+        else if (page->kind == PAGE_LARGE && head == i && !take_large_hint(chain, m, i, page))
+            break;
+    }
+    return true;
+}
+
+static struct la_macro *next_to_sweep(struct la_chain *chain)
 {
     struct lane *lane = lane_of(chain);
     struct la_heap *heap = lane->heap;
+    struct la_macro *m = &heap->segment.macros[lane->sweep_at < heap->macro_count ? lane->sweep_at : 0];
 
-    for (; n > 0 && chain->macros; n--) {
-        struct la_macro *m = &heap->segment.macros[lane->sweep_at < heap->macro_count ? lane->sweep_at : 0];
-
-        if (m->chain != chain || !m->chain_next)
-            m = chain->macros;
-        else
-            m = m->chain_next;
-        lane->sweep_at = m->index;
-        take_hints(chain, m);
-    }
+    m = m->chain == chain && m->chain_next ? m->chain_next : chain->macros;
+    lane->sweep_at = m->index;
+    return m;
 }
 
+/* Look at the flags of a few of the lane's macro blocks, in turn, until one has hints. */
 static void lane_slow_call(struct la_chain *chain)
 {
-    sweep(chain, SWEEP_MACROS);
+    for (unsigned n = SWEEP_MACROS; n > 0 && chain->macros; n--)
+        if (take_hints(chain, next_to_sweep(chain)))
+            return;
+}
+
+static void take_all_hints(struct la_chain *chain)
+{
+    for (uint32_t n = chain->macro_count; n > 0 && chain->macros; n--)
+        take_hints(chain, next_to_sweep(chain));
 }
 
 static bool is_quarantined(const struct la_heap *heap)
@@ -716,14 +788,12 @@ static bool is_quarantined(const struct la_heap *heap)
 
 static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
 {
-    uint32_t macros = chain->macro_count;
-
     if (is_quarantined(lane_of(chain)->heap))
         return false;
     if (adopt(chain) || take_free(chain))
         return true;
     /* Full: now every hint counts. */
-    sweep(chain, macros);
+    take_all_hints(chain);
     return (c < SMALL_CLASSES && chain->avail[c]) || chain->run_mask >> slices != 0;
 }
 
@@ -964,6 +1034,28 @@ static void free_found(const struct block_ref *ref, struct lane *lane, void *blo
     lane_enter(lane);
     pool_free(&lane->chain, page, block);
     lane_leave(lane);
+}
+
+bool shared_free_fast(const struct la_page *page, void *block)
+{
+    struct la_heap *heap = page->kind == PAGE_SHARED ? container_of(page, struct la_heap, page)
+                                                     : container_of(page->macro->segment, struct la_heap, segment);
+    size_t offset = (size_t)((char *)block - heap->payload);
+    struct block_ref ref = { .heap = heap, .start = block, .macro = (uint32_t)(offset / MACRO_SIZE),
+                             .slice = (uint32_t)(offset / SLICE_SIZE % SLICES_PER_MACRO) };
+    slice_t word;
+    word_t w;
+
+    if (unlikely(!heap_contains(heap, block) || ref.macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed)))
+        return false;
+    word = atomic_load_explicit(&slice_of(heap, ref.macro, ref.slice)->page, memory_order_acquire);
+    if (slice_kind(word) != SLICE_SMALL || !find_small(heap, word, offset % SLICE_SIZE, &ref) || ref.start != block)
+        return false;
+    w = atomic_load_explicit(ref.word, memory_order_relaxed);
+    if ((w & WORD_MEANING_MASK) != word_make(0, ref.epoch, WORD_HEAP, 0) || !block_release(&ref, w))
+        return false;
+    block_hint(&ref);
+    return true;
 }
 
 bool shared_free(void *block)
