@@ -280,7 +280,9 @@ static NOINLINE void free_slow(void *block)
 /* Not the default chain's: the thread's lane in a shared heap is next. */
 static NOINLINE void free_elsewhere(void *block, const struct la_page *page)
 {
-    if (!lane_free_fast(page, block) && !(page_is_shared(page) && shared_free_fast(page, block)))
+    struct la_chain *lane = lane_of_page(page);
+
+    if (lane ? !lane_free_fast(lane, page, block) : !page_is_shared(page) || !shared_free_fast(page, block))
         free_slow(block);
 }
 

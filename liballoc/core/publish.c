@@ -32,6 +32,7 @@
 
 #include "base/error.h"
 #include "core/meta.h"
+#include "core/shared_block.h"
 #include "core/shared_heap.h"
 
 /* A marked link: | sequence 4 | lane 12 | address 48 |. */

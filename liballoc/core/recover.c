@@ -14,6 +14,8 @@
 #include "base/error.h"
 #include "core/page.h"
 #include "core/shared_heap.h"
+#include "core/shared_macro.h"
+#include "core/shared_run.h"
 #include "core/size_class.h"
 #include "os/certificate.h"
 
@@ -93,12 +95,7 @@ static void reclaim_run(const struct dead *dead, uint32_t macro, uint64_t owner)
     if (word_state(w, ref.epoch) == WORD_FREE || word_state(w, ref.epoch) == WORD_HEAP || !lane_is_dead(dead, word_lane(w)))
         return;
     count_freed(dead, ref.size);
-    heap_dismantle_run(&ref, word_lane(w));
-}
-
-static void set_owner(struct la_heap *heap, uint32_t macro, uint64_t owner)
-{
-    atomic_store_explicit(&heap->macros[macro].owner, owner, memory_order_release);
+    run_dismantle(&ref, word_lane(w));
 }
 
 static void free_blocks(const struct dead *dead)
@@ -120,9 +117,9 @@ static void free_blocks(const struct dead *dead)
         if (!lane_is_dead(dead, owner_lane(owner)))
             continue;
         if (owner_state(owner) == OWNER_CLAIMING) {
-            set_owner(heap, i, owner_make(OWNER_NONE, 0));
+            macro_set_owner(heap, i, owner_make(OWNER_NONE, 0));
         } else if (owner_state(owner) == OWNER_LANE) {
-            set_owner(heap, i, owner_make(OWNER_ABANDONED, 0));
+            macro_set_owner(heap, i, owner_make(OWNER_ABANDONED, 0));
             atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_relaxed);
         }
     }

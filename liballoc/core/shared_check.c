@@ -17,6 +17,7 @@
 #include "base/fmt.h"
 #include "core/macroblock.h"
 #include "core/page.h"
+#include "core/shared_block.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
 
@@ -44,11 +45,6 @@ static void finding(struct fsck *fsck, const char *format, ...)
     la_vformat(line, sizeof(line), format, args);
     va_end(args);
     fsck->report(fsck->user, line);
-}
-
-static struct heap_slice *slice_of(struct fsck *fsck, uint32_t macro, unsigned slice)
-{
-    return &fsck->heap->slices[(size_t)macro * SLICES_PER_MACRO + slice];
 }
 
 static bool lane_is_lent(struct la_heap *heap, unsigned number)
@@ -144,11 +140,11 @@ static void check_pages(struct fsck *fsck, uint32_t macro)
     struct layout layout = { 0 };
 
     for (unsigned i = 0; i < SLICES_PER_MACRO; i++)
-        if (slice_kind(atomic_load(&slice_of(fsck, macro, i)->page)) == SLICE_WORDS)
+        if (slice_kind(atomic_load(&slice_of(fsck->heap, macro, i)->page)) == SLICE_WORDS)
             layout.words |= 1u << i;
     layout.covered = layout.words;
     for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
-        slice_t page = atomic_load(&slice_of(fsck, macro, i)->page);
+        slice_t page = atomic_load(&slice_of(fsck->heap, macro, i)->page);
 
         /* A continued slice without its page is what a death while a page was made leaves: free. */
         if (slice_kind(page) == SLICE_FREE || slice_kind(page) == SLICE_WORDS || slice_kind(page) == SLICE_CONTINUED)

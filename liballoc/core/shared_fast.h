@@ -86,10 +86,17 @@ static inline __attribute__((always_inline)) void *lane_alloc_fast(const struct 
     return *top;
 }
 
-/* @page is what the region map has for @block; false: it is not that simple, nothing was done. */
-static inline __attribute__((always_inline)) bool lane_free_fast(const struct la_page *page, void *block)
+/* The chain of the calling thread's lane, if @page (what the region map has for a block) is its; else NULL. */
+static inline struct la_chain *lane_of_page(const struct la_page *page)
 {
     struct la_chain *chain = atomic_load_explicit(&page->fast_chain, memory_order_relaxed);
+
+    return chain && atomic_load_explicit(&chain->user, memory_order_relaxed) == thread_self() ? chain : NULL;
+}
+
+/* @page is @chain's; false: it is not that simple, nothing was done. */
+static inline __attribute__((always_inline)) bool lane_free_fast(struct la_chain *chain, const struct la_page *page, void *block)
+{
     unsigned __int128 product;
     _Atomic(word_t) *word;
     struct la_bin *bin;
@@ -97,8 +104,6 @@ static inline __attribute__((always_inline)) bool lane_free_fast(const struct la
     void **top;
     word_t w;
 
-    if (!chain || atomic_load_explicit(&chain->user, memory_order_relaxed) != thread_self())
-        return false;
     product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
     offset = page->bin_offset;
     bin = (struct la_bin *)((char *)chain + offset);

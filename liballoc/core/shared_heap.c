@@ -33,6 +33,7 @@
 #include "core/meta.h"
 #include "core/region_map.h"
 #include "core/shared_fast.h"
+#include "core/shared_pool.h"
 #include "core/source.h"
 #include "core/thread.h"
 #include "os/certificate.h"

@@ -51,21 +51,8 @@ struct la_heap {
     struct lane *lanes;
 };
 
-/* A block, found from its address: everything about its state word. */
-struct block_ref {
-    struct la_heap *heap;
-    char *start;
-    size_t size;                /* usable bytes */
-    uint32_t macro, slice;      /* first slice of its page, in the macro block */
-    unsigned epoch;
-    _Atomic(word_t) *word;      /* the state word; of runs the upper half of the 64 bits */
-};
-
 /* The heap around an address, attached in this process; NULL: none. */
 struct la_heap *heap_around(const void *address);
-
-/* false: @address is in no live page of the heap. The start of the block may differ from @address. */
-bool block_find(struct la_heap *heap, const void *address, struct block_ref *ret);
 
 /* The calling thread's lane in @heap, lent now if need be; NULL: none left or out of memory. */
 struct lane *heap_lane(struct la_heap *heap);
@@ -107,23 +94,6 @@ static inline void lane_leave(struct lane *lane)
     atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
     la_tls_busy--;
 }
-
-/* Enter @lane's number as the owner of free macro blocks etc.: the operations of pool.c for lanes. */
-extern HIDDEN const struct la_pool_ops lane_pool_ops;
-
-/* Tables for the first @rows macro blocks; false: the file system is full. */
-bool heap_commit_rows(struct la_heap *heap, uint32_t rows);
-
-/* Make @lane's private view again from the words of the heap; no thread may be using it. */
-void lane_rebuild(struct lane *lane);
-
-/* A block of several macro blocks that @lane holds goes back. */
-void heap_dismantle_run(const struct block_ref *ref, unsigned lane);
-
-/* Free the block with the word @seen; false: it changed meanwhile. */
-bool block_release(const struct block_ref *ref, word_t seen);
-/* Tell the owner of the page. */
-void block_hint(const struct block_ref *ref);
 
 /* Finish or undo what a lane of a dead process was doing. */
 void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned number, struct la_obituary *obituary);

@@ -22,17 +22,17 @@
  * Order of stores, for a death between any two (R11): a page exists from the store of its page word on; before that its state
  * words are made FREE. A block is allocated by the store of its state word. Recovery frees by the words alone.
  */
+#include "core/shared_pool.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "core/macroblock.h"
-#include "core/misuse.h"
 #include "core/page.h"
 #include "core/region_map.h"
 #include "core/shared_fast.h"
-#include "core/shared_heap.h"
+#include "core/shared_macro.h"
 #include "core/size_class.h"
 
 enum { SWEEP_MACROS = 4 };
@@ -41,145 +41,14 @@ enum { SWEEP_MACROS = 4 };
 
 _Static_assert(PARTS == (unsigned)HINTS_PER_SLICE, "in a page of one slice each hint byte is a part");
 
-/* So that no call has to divide. */
-static struct {
-    size_t size;
-    uint64_t divisor;
-} classes[SMALL_CLASSES];
-
-__attribute__((constructor)) static void init_classes(void)
-{
-    for (unsigned c = 0; c < SMALL_CLASSES; c++) {
-        classes[c].size = class_size(c);
-        classes[c].divisor = page_divisor(class_size(c));
-    }
-}
-
-/* offset / size for offsets below 2^32: the upper half of the product, see page.h. */
-static inline size_t quotient(size_t offset, uint64_t divisor)
-{
-    return (size_t)(((unsigned __int128)offset * divisor) >> 64);
-}
-
 static struct lane *lane_of(struct la_chain *chain)
 {
     return chain->owner_data;
 }
 
-static struct heap_slice *slice_of(struct la_heap *heap, uint32_t macro, unsigned slice)
-{
-    return &heap->slices[(size_t)macro * SLICES_PER_MACRO + slice];
-}
-
-static char *slice_memory(struct la_heap *heap, uint32_t macro, unsigned slice)
-{
-    return heap->payload + (size_t)macro * MACRO_SIZE + (size_t)slice * SLICE_SIZE;
-}
-
-/* ---- finding a block ---- */
-
-static _Atomic(word_t) *words_at(struct la_heap *heap, uint32_t macro, unsigned granule)
-{
-    return (_Atomic(word_t) *)(slice_memory(heap, macro, granule / GRANULES_PER_SLICE) +
-                               (size_t)(granule % GRANULES_PER_SLICE) * WORDS_PER_GRANULE * sizeof(word_t));
-}
-
-/* The upper half of the 64 bit word of a run: same layout as a small block's. */
-static _Atomic(word_t) *run_word(struct heap_slice *slice)
-{
-    return (_Atomic(word_t) *)&slice->run + 1;
-}
-
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "run_word() takes the upper half at the higher address");
-
-static uint32_t run_length(struct heap_slice *slice)
-{
-    return (uint32_t)atomic_load_explicit(&slice->run, memory_order_relaxed);
-}
-
-static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct block_ref *ref)
-{
-    unsigned c = slice_class(page);
-    size_t size, index;
-
-    if (c >= SMALL_CLASSES || ref->slice + slice_count(page) > SLICES_PER_MACRO ||
-        slice_words(page) / GRANULES_PER_SLICE >= SLICES_PER_MACRO)
-        return false;
-    size = classes[c].size;
-    index = quotient(offset, classes[c].divisor);
-    if ((index + 1) * size > slice_count(page) * SLICE_SIZE)
-        return false;
-    ref->start = slice_memory(heap, ref->macro, ref->slice) + index * size;
-    ref->size = size;
-    ref->word = words_at(heap, ref->macro, slice_words(page)) + index;
-    ref->epoch = slice_epoch(page);
-    return true;
-}
-
-static bool find_run(struct la_heap *heap, slice_t page, struct block_ref *ref)
-{
-    struct heap_slice *slice = slice_of(heap, ref->macro, ref->slice);
-
-    ref->start = slice_memory(heap, ref->macro, ref->slice);
-    ref->size = slice_kind(page) == SLICE_LARGE ? slice_count(page) * SLICE_SIZE : (size_t)run_length(slice) * 4096;
-    ref->word = run_word(slice);
-    ref->epoch = slice_epoch(page);
-    return ref->size <= heap->size;
-}
-
-bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref)
-{
-    size_t offset = (size_t)((const char *)address - heap->payload);
-    uint32_t macro = (uint32_t)(offset / MACRO_SIZE);
-    unsigned slice = (unsigned)(offset / SLICE_SIZE % SLICES_PER_MACRO);
-    slice_t page;
-
-    if (!heap_contains(heap, address) || macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed))
-        return false;
-    if (owner_state(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed)) == OWNER_RUN) {
-        macro = owner_head(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed));
-        slice = 0;
-        if (macro >= heap->macro_count)
-            return false;
-    }
-    /* Acquire: pairs with the release in make_page_word(). */
-    page = atomic_load_explicit(&slice_of(heap, macro, slice)->page, memory_order_acquire);
-    if (slice_kind(page) == SLICE_CONTINUED) {
-        if (slice_count(page) > slice)
-            return false;
-        slice -= slice_count(page);
-        page = atomic_load_explicit(&slice_of(heap, macro, slice)->page, memory_order_acquire);
-    }
-    *ref = (struct block_ref){ .heap = heap, .macro = macro, .slice = slice };
-    offset -= (size_t)macro * MACRO_SIZE + (size_t)slice * SLICE_SIZE;
-    if (slice_kind(page) == SLICE_SMALL)
-        return find_small(heap, page, offset, ref);
-    if (slice_kind(page) == SLICE_LARGE || slice_kind(page) == SLICE_HUGE)
-        return find_run(heap, page, ref) && offset < ref->size;
-    return false;
-}
-
-bool block_release(const struct block_ref *ref, word_t seen)
-{
-    word_t freed = word_make(word_generation(seen) + 1, ref->epoch, WORD_FREE, 0);
-
-    /* Release: what was written to the block comes before its reuse. Pairs with the acquire in commit() and take(). */
-    return atomic_compare_exchange_strong_explicit(ref->word, &seen, freed, memory_order_acq_rel, memory_order_relaxed);
-}
-
-void block_hint(const struct block_ref *ref)
-{
-    struct heap_macro *macro = &ref->heap->macros[ref->macro];
-    size_t offset = (size_t)(ref->start - slice_memory(ref->heap, ref->macro, 0));
-
-    /* Release: after the block's word, and the flag after the byte. Plain stores; take_hints() says why none gets lost. */
-    atomic_store_explicit(&macro->hint[offset >> HINT_SHIFT], 1, memory_order_release);
-    atomic_store_explicit(&macro->hinted, 1, memory_order_release);
-}
-
 /* ---- pages ---- */
 
-static struct la_page *lane_page_of(struct la_chain *chain, void *block)
+struct la_page *lane_page_of(struct la_chain *chain, void *block)
 {
     struct la_heap *heap = lane_of(chain)->heap;
     size_t slice = (size_t)((char *)block - heap->payload) >> SLICE_SHIFT;
@@ -207,7 +76,7 @@ static unsigned page_epoch(const struct la_page *page)
     return word_epoch(lane_page_heap_bits(page));
 }
 
-static _Atomic(word_t) *lane_page_word(const struct la_page *page, const void *block)
+_Atomic(word_t) *lane_page_word(const struct la_page *page, const void *block)
 {
     return lane_page_words(page) + quotient((uintptr_t)block - page->start, page->divisor);
 }
@@ -482,54 +351,6 @@ static void lane_page_given(struct la_chain *chain, struct la_page *page)
 
 /* ---- macro blocks ---- */
 
-/* Row and payload of a macro block are committed before they are touched: no SIGBUS later. */
-static bool commit_memory(struct la_heap *heap, uint32_t macro, uint32_t n)
-{
-    for (uint32_t i = macro; i < macro + n; i++) {
-        if (atomic_load_explicit(&heap->macros[i].committed, memory_order_relaxed))
-            continue;
-        if (fallocate(heap->fd, 0, (off_t)heap_offset(heap, slice_memory(heap, i, 0)), MACRO_SIZE) < 0) {
-            la_fail(-errno, "heap %s cannot commit 2 MiB more (errno %d): /dev/shm, the cgroup or the huge pages are used up",
-                    heap->header->name, errno);
-            return false;
-        }
-        atomic_store_explicit(&heap->macros[i].committed, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&heap->header->committed, MACRO_SIZE, memory_order_relaxed);
-    }
-    return true;
-}
-
-bool heap_commit_rows(struct la_heap *heap, uint32_t rows)
-{
-    struct heap_header *h = heap->header;
-    uint32_t have = atomic_load_explicit(&h->rows, memory_order_acquire);
-
-    rows = MIN(rows, heap->macro_count);
-    if (have >= rows)
-        return true;
-    if (fallocate(heap->fd, 0, (off_t)(h->macros_at + have * sizeof(struct heap_macro)),
-                  (off_t)((rows - have) * sizeof(struct heap_macro))) < 0 ||
-        fallocate(heap->fd, 0, (off_t)(h->slices_at + (uint64_t)have * SLICES_PER_MACRO * sizeof(struct heap_slice)),
-                  (off_t)((uint64_t)(rows - have) * SLICES_PER_MACRO * sizeof(struct heap_slice))) < 0) {
-        la_fail(-errno, "heap %s cannot commit its tables (errno %d)", h->name, errno);
-        return false;
-    }
-    while (have < rows && !atomic_compare_exchange_weak_explicit(&h->rows, &have, rows, memory_order_release, memory_order_relaxed))
-        ;
-    return true;
-}
-
-static bool claim(struct la_heap *heap, uint32_t macro, uint64_t from, uint64_t to)
-{
-    /* Acquire: pairs with the release of whoever gave it back. */
-    return atomic_compare_exchange_strong_explicit(&heap->macros[macro].owner, &from, to, memory_order_acq_rel, memory_order_relaxed);
-}
-
-static void set_owner(struct la_heap *heap, uint32_t macro, uint64_t owner)
-{
-    atomic_store_explicit(&heap->macros[macro].owner, owner, memory_order_release);
-}
-
 /* The one block of a large page is free. Acquire: see take(). */
 static bool run_is_free(struct la_heap *heap, uint32_t macro, unsigned slice, unsigned epoch)
 {
@@ -609,7 +430,7 @@ static bool adopt(struct la_chain *chain)
         return false;
     for (uint32_t i = 0; i < rows; i++)
         if (atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_ABANDONED, 0) &&
-            claim(heap, i, owner_make(OWNER_ABANDONED, 0), owner_make(OWNER_LANE, lane->number))) {
+            macro_claim(heap, i, owner_make(OWNER_ABANDONED, 0), owner_make(OWNER_LANE, lane->number))) {
             atomic_fetch_sub_explicit(&heap->header->abandoned, 1, memory_order_relaxed);
             view_macro(chain, i);
             /* Its hints may be from before: everything is looked at anyway. */
@@ -643,7 +464,7 @@ static int64_t next_row(struct la_heap *heap, uint32_t looked)
 
     if (looked < rows)
         return (atomic_load_explicit(&heap->header->next_macro, memory_order_relaxed) + looked) % rows;
-    if (rows == heap->macro_count || !heap_commit_rows(heap, rows + 1024))
+    if (rows == heap->macro_count || !macro_commit_rows(heap, rows + 1024))
         return -1;
     return rows;
 }
@@ -658,14 +479,14 @@ static bool take_free(struct la_chain *chain)
         uint32_t macro = (uint32_t)i;
 
         if (atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed) != owner_make(OWNER_NONE, 0) ||
-            !claim(heap, macro, owner_make(OWNER_NONE, 0), owner_make(OWNER_CLAIMING, lane->number)))
+            !macro_claim(heap, macro, owner_make(OWNER_NONE, 0), owner_make(OWNER_CLAIMING, lane->number)))
             continue;
-        if (!commit_memory(heap, macro, 1)) {
-            set_owner(heap, macro, owner_make(OWNER_NONE, 0));
+        if (!macro_commit(heap, macro, 1)) {
+            macro_set_owner(heap, macro, owner_make(OWNER_NONE, 0));
             return false;
         }
         prepare_macro(heap, macro);
-        set_owner(heap, macro, owner_make(OWNER_LANE, lane->number));
+        macro_set_owner(heap, macro, owner_make(OWNER_LANE, lane->number));
         atomic_store_explicit(&heap->header->next_macro, macro + 1, memory_order_relaxed);
         view_macro(chain, macro);
         return true;
@@ -778,36 +599,52 @@ static void take_all_hints(struct la_chain *chain)
         take_hints(chain, next_to_sweep(chain));
 }
 
-static bool is_quarantined(const struct la_heap *heap)
+static void give_empty_pages(struct la_chain *chain, struct la_macro *m)
 {
-    if (!atomic_load_explicit(&heap->header->quarantined, memory_order_relaxed))
-        return false;
-    la_fail(-EUCLEAN, "heap %s is quarantined: an invariant was found broken, la_heap_fsck() names it", heap->header->name);
-    return true;
+    for (unsigned i = 0; i < SLICES_PER_MACRO && m->chain == chain; i++) {
+        struct la_page *page = macro_page(m, i);
+
+        /* Not listed: nothing of it is free. */
+        if (page->kind != PAGE_LANE || !page->listed || !page_is_empty(page))
+            continue;
+        pool_unlist_page(chain, page);
+        pool_give_page(chain, page);
+    }
+}
+
+void lane_trim(struct la_chain *chain)
+{
+    take_all_hints(chain);
+    pool_flush_all(chain);
+    for (struct la_macro *m = chain->macros, *next; m; m = next) {
+        next = m->chain_next;
+        give_empty_pages(chain, m);
+        if (m->chain == chain && m->free_slices == m->all_slices)
+            chain->ops->give_macro(chain, m);
+    }
 }
 
 static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
 {
-    if (is_quarantined(lane_of(chain)->heap))
+    if (heap_is_quarantined(lane_of(chain)->heap))
         return false;
     if (adopt(chain) || take_free(chain))
         return true;
-    /* Full: now every hint counts. */
+    /* Full: now every hint counts, and every page that could serve another size. */
     take_all_hints(chain);
+    if (c < SMALL_CLASSES && chain->avail[c])
+        return true;
+    lane_trim(chain);
+    if (chain->run_mask >> slices == 0 && take_free(chain))
+        return true;
     return (c < SMALL_CLASSES && chain->avail[c]) || chain->run_mask >> slices != 0;
-}
-
-static void release_macro(struct la_heap *heap, uint32_t macro)
-{
-    set_owner(heap, macro, owner_make(OWNER_NONE, 0));
-    atomic_store_explicit(&heap->header->next_macro, macro, memory_order_relaxed);
 }
 
 static void lane_give_macro(struct la_chain *chain, struct la_macro *m)
 {
     macro_leave(chain, m);
     m->chain = NULL;
-    release_macro(lane_of(chain)->heap, m->index);
+    macro_release(lane_of(chain)->heap, m->index);
 }
 
 const struct la_pool_ops lane_pool_ops = {
@@ -815,292 +652,3 @@ const struct la_pool_ops lane_pool_ops = {
     .page_made = lane_page_made, .page_given = lane_page_given, .take_macro = lane_take_macro,
     .give_macro = lane_give_macro, .slow_call = lane_slow_call,
 };
-
-/* ---- runs of macro blocks ---- */
-
-static bool claim_run(struct la_heap *heap, unsigned lane, uint32_t first, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (!claim(heap, first + i, owner_make(OWNER_NONE, 0), owner_make(OWNER_CLAIMING, lane))) {
-            while (i-- > 0)
-                set_owner(heap, first + i, owner_make(OWNER_NONE, 0));
-            return false;
-        }
-    return true;
-}
-
-static bool find_free_run(struct la_heap *heap, unsigned lane, uint32_t n, uint32_t *ret)
-{
-    uint32_t run = 0;
-
-    if (n > heap->macro_count)
-        return false;
-    for (uint32_t i = 0; i < heap->macro_count; i++) {
-        if (i >= atomic_load_explicit(&heap->header->rows, memory_order_acquire) && !heap_commit_rows(heap, i + 1024))
-            return false;
-        run = atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_NONE, 0) ? run + 1 : 0;
-        if (run < n)
-            continue;
-        if (claim_run(heap, lane, i + 1 - n, n)) {
-            *ret = i + 1 - n;
-            return true;
-        }
-        run = 0;
-    }
-    return false;
-}
-
-/*
- * A block of several macro blocks. HELD from the first store on, so that a death on the way frees it; only the last store
- * makes it outlive the process (commit() of the caller).
- */
-static void *take_run(struct lane *lane, size_t size)
-{
-    struct la_heap *heap = lane->heap;
-    uint32_t n = (uint32_t)((size + MACRO_SIZE - 1) / MACRO_SIZE), first;
-    struct heap_slice *slice;
-    word_t held;
-
-    if (is_quarantined(heap))
-        return NULL;
-    if (size > heap->size || !find_free_run(heap, lane->number, n, &first)) {
-        la_fail(-ENOMEM, "heap %s has no %u free macro blocks in a row", heap->header->name, n);
-        return NULL;
-    }
-    if (!commit_memory(heap, first, n)) {
-        for (uint32_t i = first; i < first + n; i++)
-            set_owner(heap, i, owner_make(OWNER_NONE, 0));
-        return NULL;
-    }
-    /* What was words is payload now: whoever has the macro blocks next must make new ones. */
-    for (uint32_t i = first; i < first + n; i++)
-        atomic_store_explicit(&slice_of(heap, i, 0)->page, 0, memory_order_relaxed);
-    slice = slice_of(heap, first, 0);
-    held = word_make(word_generation(atomic_load_explicit(run_word(slice), memory_order_relaxed)), 0, WORD_HELD, lane->number);
-    atomic_store_explicit(&slice->run, (uint64_t)held << 32 | (uint64_t)n * (MACRO_SIZE / 4096), memory_order_release);
-    atomic_store_explicit(&slice->page, slice_make(SLICE_HUGE, 0, 1, 0, 0), memory_order_release);
-    for (uint32_t i = first; i < first + n; i++)
-        set_owner(heap, i, owner_run(first));
-    return slice_memory(heap, first, 0);
-}
-
-/* The caller holds the block by its lane, or recovers the lane that did. Restartable: each macro block goes by its own word. */
-void heap_dismantle_run(const struct block_ref *ref, unsigned lane)
-{
-    struct la_heap *heap = ref->heap;
-    struct heap_slice *slice = slice_of(heap, ref->macro, 0);
-    uint32_t n = (uint32_t)MIN((uint64_t)run_length(slice) / (MACRO_SIZE / 4096), (uint64_t)(heap->macro_count - ref->macro));
-    word_t w;
-
-    for (uint32_t i = n; i-- > 1;)
-        if (!claim(heap, ref->macro + i, owner_run(ref->macro), owner_make(OWNER_NONE, 0)))
-            claim(heap, ref->macro + i, owner_make(OWNER_CLAIMING, lane), owner_make(OWNER_NONE, 0));
-    w = atomic_load_explicit(ref->word, memory_order_relaxed);
-    atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, 0, 0), memory_order_release);
-    atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, 0, WORD_FREE, 0), memory_order_release);
-    release_macro(heap, ref->macro);
-}
-
-/* ---- allocate ---- */
-
-/* The one store that allocates; false: somebody has the block already. */
-static bool commit(struct lane *lane, _Atomic(word_t) *word, unsigned epoch, enum la_policy policy)
-{
-    /* Acquire: see block_release(). */
-    word_t w = atomic_load_explicit(word, memory_order_acquire);
-
-    if (unlikely(word_state(w, epoch) != WORD_FREE))
-        return false;
-    atomic_store_explicit(word, policy == LA_HELD ? word_make(word_generation(w), epoch, WORD_HELD, lane->number)
-                                                  : word_make(word_generation(w), epoch, WORD_HEAP, 0),
-                          memory_order_release);
-    return true;
-}
-
-static void *alloc_small(struct lane *lane, unsigned c, enum la_policy policy)
-{
-    for (;;) {
-        void *block = pool_alloc_small(&lane->chain, c);
-
-        if (unlikely(!block))
-            return NULL;
-        if (likely(word_claim(lane_page_word(lane_page_of(&lane->chain, block), block), lane_holder_bits(lane, policy))))
-            return block;
-        misuse_report(block, "was on a free list although its state word says that it is in use: skipped");
-    }
-}
-
-static unsigned class_for(size_t size, size_t alignment)
-{
-    unsigned c = MAX(class_of(MAX(size, alignment)), 1u);
-
-    while (alignment > 16 && c < SMALL_CLASSES && class_size(c) % alignment != 0)
-        c++;
-    return c;
-}
-
-static void *alloc_run(struct lane *lane, size_t size, size_t alignment, enum la_policy policy)
-{
-    struct block_ref ref;
-    void *block;
-
-    if (size > (SLICES_PER_MACRO - 1) * SLICE_SIZE || alignment > MACRO_SIZE / 2) {
-        if (alignment > MACRO_SIZE)
-            return NULL;
-        block = take_run(lane, size);
-        if (block && policy == LA_KEEP && block_find(lane->heap, block, &ref)) {
-            word_t w = atomic_load_explicit(ref.word, memory_order_relaxed);
-            atomic_store_explicit(ref.word, word_make(word_generation(w), 0, WORD_HEAP, 0), memory_order_release);
-        }
-        return block;
-    }
-    block = pool_alloc_large(&lane->chain, size, MAX(alignment, (size_t)16));
-    if (!block || !block_find(lane->heap, block, &ref))
-        return NULL;
-    return commit(lane, ref.word, ref.epoch, policy) ? block : NULL;
-}
-
-void *shared_alloc(struct la_chain *face, size_t size, size_t alignment)
-{
-    struct la_heap *heap = face->owner_data;
-    struct lane *lane = heap_lane(heap);
-    unsigned c = SMALL_CLASSES;
-    void *block;
-
-    if (unlikely(!lane))
-        return NULL;
-    if (size > PTRDIFF_MAX || alignment > heap->size)
-        return NULL;
-    if (MAX(size, alignment) <= SMALL_MAX)
-        c = class_for(size, alignment);
-    lane_enter(lane);
-    block = c < SMALL_CLASSES ? alloc_small(lane, c, face->policy) : alloc_run(lane, MAX(size, (size_t)1), alignment, face->policy);
-    lane_leave(lane);
-    return block;
-}
-
-void *shared_alloc_fast(struct la_chain *face, size_t size)
-{
-    struct la_heap *heap = face->owner_data;
-
-    size = MAX(size, (size_t)9);    /* class 0 is not for shared heaps */
-    return face->policy == LA_KEEP ? lane_alloc_fast(heap, size, LA_KEEP) : lane_alloc_fast(heap, size, LA_HELD);
-}
-
-/* ---- free ---- */
-
-static void refuse(const struct block_ref *ref, const void *block, word_t w)
-{
-    static const char *const states[] = { "was freed already", "changed hands while it was freed", "is being published", "was freed twice at once" };
-
-    misuse_report(block, "%s: block of %zu bytes in heap %s, generation %u", states[word_state(w, ref->epoch)], ref->size,
-                  ref->heap->header->name, word_generation(w));
-}
-
-static void free_found(const struct block_ref *ref, struct lane *lane, void *block)
-{
-    word_t w = atomic_load_explicit(ref->word, memory_order_relaxed);
-    enum word_state state = word_state(w, ref->epoch);
-    struct la_page *page;
-
-    if (unlikely(state == WORD_FREE || state == WORD_IN_DOUBT)) {
-        refuse(ref, block, w);
-        return;
-    }
-    if (unlikely(owner_state(atomic_load_explicit(&ref->heap->macros[ref->macro].owner, memory_order_relaxed)) == OWNER_RUN)) {
-        if (!lane)
-            lane = heap_lane(ref->heap);
-        if (lane && atomic_compare_exchange_strong_explicit(ref->word, &w, word_make(word_generation(w) + 1, ref->epoch, WORD_HELD, lane->number),
-                                                            memory_order_acq_rel, memory_order_relaxed))
-            heap_dismantle_run(ref, lane->number);
-        else
-            refuse(ref, block, w);
-        return;
-    }
-    if (lane && state == WORD_HELD && word_lane(w) == lane->number) {
-        /* Ours alone: one store. */
-        atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, ref->epoch, WORD_FREE, 0), memory_order_release);
-    } else if (unlikely(!block_release(ref, w))) {
-        refuse(ref, block, atomic_load_explicit(ref->word, memory_order_relaxed));
-        return;
-    }
-    page = &ref->heap->segment.pages[(size_t)ref->macro * SLICES_PER_MACRO + ref->slice];
-    /* busy > 1: in a signal handler, while our own lane may be at work on its pages. */
-    if (!lane || la_tls_busy > 1 || page->kind == PAGE_NONE ||
-        atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain) {
-        block_hint(ref);
-        return;
-    }
-    lane_enter(lane);
-    pool_free(&lane->chain, page, block);
-    lane_leave(lane);
-}
-
-bool shared_free_fast(const struct la_page *page, void *block)
-{
-    struct la_heap *heap = page->kind == PAGE_SHARED ? container_of(page, struct la_heap, page)
-                                                     : container_of(page->macro->segment, struct la_heap, segment);
-    size_t offset = (size_t)((char *)block - heap->payload);
-    struct block_ref ref = { .heap = heap, .start = block, .macro = (uint32_t)(offset / MACRO_SIZE),
-                             .slice = (uint32_t)(offset / SLICE_SIZE % SLICES_PER_MACRO) };
-    slice_t word;
-    word_t w;
-
-    if (unlikely(!heap_contains(heap, block) || ref.macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed)))
-        return false;
-    word = atomic_load_explicit(&slice_of(heap, ref.macro, ref.slice)->page, memory_order_acquire);
-    if (slice_kind(word) != SLICE_SMALL || !find_small(heap, word, offset % SLICE_SIZE, &ref) || ref.start != block)
-        return false;
-    w = atomic_load_explicit(ref.word, memory_order_relaxed);
-    if ((w & WORD_MEANING_MASK) != word_make(0, ref.epoch, WORD_HEAP, 0) || !block_release(&ref, w))
-        return false;
-    block_hint(&ref);
-    return true;
-}
-
-bool shared_free(void *block)
-{
-    struct la_heap *heap = heap_around(block);
-    struct block_ref ref;
-
-    if (!heap)
-        return false;
-    if (!block_find(heap, block, &ref))
-        misuse_report(block, "is in no live block of heap %s", heap->header->name);
-    else if (ref.start != block)
-        misuse_report(block, "is %zu bytes into a block of %zu bytes at %p in heap %s", (size_t)((char *)block - ref.start),
-                      ref.size, (void *)ref.start, heap->header->name);
-    else
-        free_found(&ref, heap_lane_if_any(heap), block);
-    return true;
-}
-
-size_t shared_usable_size(const void *block)
-{
-    struct la_heap *heap = heap_around(block);
-    struct block_ref ref;
-
-    if (!heap || !block_find(heap, block, &ref) || ref.start != block)
-        return 0;
-    return word_state(atomic_load_explicit(ref.word, memory_order_relaxed), ref.epoch) == WORD_FREE ? 0 : ref.size;
-}
-
-bool shared_owner(const void *address, struct la_owner *ret)
-{
-    struct la_heap *heap = heap_around(address);
-    struct block_ref ref;
-
-    if (!heap)
-        return false;
-    ret->shared = true;
-    ret->chain = &heap->face[LA_KEEP];
-    ret->chain_name = heap->header->name;
-    ret->segment_base = heap->base;
-    ret->segment_size = heap->size;
-    if (block_find(heap, address, &ref)) {
-        ret->block = ref.start;
-        ret->block_size = ref.size;
-        ret->live = word_state(atomic_load_explicit(ref.word, memory_order_relaxed), ref.epoch) != WORD_FREE;
-    }
-    return true;
-}

@@ -12,6 +12,8 @@
 #include "base/error.h"
 #include "core/page.h"
 #include "core/shared_heap.h"
+#include "core/shared_pool.h"
+#include "core/shared_run.h"
 #include "core/size_class.h"
 
 enum { EPOCHS = 1 << WORD_EPOCH_BITS };
@@ -53,7 +55,7 @@ static void reset_run(struct la_heap *heap, uint32_t macro, unsigned lane)
         return;
     w = atomic_load(ref.word);
     atomic_store(ref.word, word_make(word_generation(w) + 1, ref.epoch, WORD_HELD, lane));
-    heap_dismantle_run(&ref, lane);
+    run_dismantle(&ref, lane);
 }
 
 int la_heap_reset(struct la_heap *heap)
@@ -74,7 +76,9 @@ int la_heap_reset(struct la_heap *heap)
             reset_run(heap, i, lane->number);
         else if (owner_state(atomic_load(&heap->macros[i].owner)) != OWNER_NONE)
             reset_pages(heap, i);
-    for (struct lane *l = heap->lanes; l; l = l->next)
+    for (struct lane *l = heap->lanes; l; l = l->next) {
         lane_rebuild(l);
+        lane_trim(&l->chain);
+    }
     return 0;
 }

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "core/shared_heap.h"
+#include "core/shared_block.h"
 
 struct node {
     struct node *next;

@@ -1,6 +1,6 @@
 #include "../support/shared.h"
 
-#include "core/shared_heap.h"
+#include "core/shared_block.h"
 
 static void hold_blocks_of_every_kind(struct la_heap *heap)
 {

@@ -1,6 +1,6 @@
 #include "../support/shared.h"
 
-#include "core/shared_heap.h"
+#include "core/shared_block.h"
 
 static char last_finding[200];
 

@@ -1,168 +1,181 @@
 #include "../support/shared.h"
 
-#include "core/shared_heap.h"
-#include "core/size_class.h"
+#include "core/pool.h"
+#include "core/region_map.h"
+#include "core/shared_fast.h"
+#include "core/shared_pool.h"
 
-static void every_size_is_allocated_inside_the_heap_and_freed(void **state)
+static word_t word_of(struct la_heap *heap, const void *block)
+{
+    struct block_ref ref;
+
+    assert_true(block_find(heap, block, &ref));
+    return atomic_load(ref.word);
+}
+
+static unsigned hints_set(struct la_heap *heap)
+{
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&heap->header->rows) && i < heap->macro_count; i++)
+        for (unsigned k = 0; k < HINTS_PER_MACRO; k++)
+            n += atomic_load(&heap->macros[i].hint[k]);
+    return n;
+}
+
+static void the_block_freed_last_is_handed_out_next_with_a_new_generation(void **state)
 {
     struct shared *s = *state;
 
-    for (size_t size = 0; size < (size_t)12 << 20; size = size * 2 + 1)
-        for (int policy = LA_KEEP; policy <= LA_HELD; policy++) {
-            char *block = la_chain_alloc(la_heap_chain(s->heap, policy), size);
+    for (int policy = LA_KEEP; policy <= LA_HELD; policy++) {
+        struct la_chain *chain = la_heap_chain(s->heap, policy);
+        char *a = la_chain_alloc(chain, 100), *b = la_chain_alloc(chain, 100);
+        word_t before = word_of(s->heap, a);
 
-            assert_true(heap_contains(s->heap, block));
-            assert_true(la_usable_size(block) >= size);
-            memset(block, 0xa5, size);
-            la_free(block);
-            assert_int_equal(la_usable_size(block), 0);
+        assert_ptr_not_equal(a, b);
+        assert_int_equal(before >> 12 & 3, policy == LA_KEEP ? WORD_HEAP : WORD_HELD);
+        la_free(a);
+        assert_int_equal(word_of(s->heap, a), word_make(word_generation(before) + 1, word_epoch(before), WORD_FREE, 0));
+        assert_ptr_equal(la_chain_alloc(chain, 100), a);
+        assert_int_equal(word_generation(word_of(s->heap, a)), word_generation(before) + 1);
+        la_free(a);
+        la_free(b);
+    }
+}
+
+static void assert_entries_have_their_words(struct la_heap *heap)
+{
+    struct lane *lane = heap_lane(heap);
+
+    for (unsigned c = 0; c < SMALL_CLASSES; c++)
+        for (unsigned i = 1; i <= pool_bin_count(&lane->chain, c); i++) {
+            void **entry = &lane->chain.rooms[c].base[i];
+            struct block_ref ref;
+
+            assert_true(block_find(heap, *entry, &ref));
+            assert_ptr_equal(ref.start, *entry);
+            assert_ptr_equal(*word_slot(&lane->chain, c * sizeof(struct la_bin), entry), ref.word);
+            assert_int_equal(atomic_load(ref.word) & WORD_STATE_MASK, 0);
+            assert_int_equal(word_epoch(atomic_load(ref.word)), ref.epoch);
         }
-    assert_int_equal(shared_count(s).blocks[HEAP] + shared_count(s).blocks[HELD], 0);
 }
 
-static void alignments_up_to_a_macro_block_are_kept(void **state)
+/* Bins and their words must stay side by side when bins grow, overflow and are given back. */
+static void every_entry_of_a_bin_has_its_own_state_word(void **state)
 {
     struct shared *s = *state;
+    void *blocks[5000];
 
-    for (size_t alignment = 1; alignment <= MACRO_SIZE; alignment *= 2) {
-        void *block = la_chain_aligned_alloc(la_heap_chain(s->heap, LA_HELD), alignment, 100);
-
-        assert_non_null(block);
-        assert_int_equal((uintptr_t)block % alignment, 0);
-        la_free(block);
+    for (int round = 0; round < 6; round++) {
+        for (int i = 0; i < 5000; i++)
+            blocks[i] = la_heap_alloc(s->heap, 16 + (size_t)(i % 7) * 100);
+        for (int i = 0; i < 5000; i++) {
+            la_free(blocks[i * 1009 % 5000]);
+            if (i % 61 == 0)
+                assert_entries_have_their_words(s->heap);
+        }
     }
 }
 
-static void a_full_heap_gives_null_and_works_again_afterwards(void **state)
+static void the_region_map_leads_to_the_lanes_own_pages_only(void **state)
 {
     struct shared *s = *state;
-    void **list = NULL;
-    size_t first = 0, second = 0;
+    char *small = la_heap_alloc(s->heap, 200), *long_page = la_heap_alloc(s->heap, 28000), *large = la_heap_alloc(s->heap, 300000);
+    void *payload = s->heap->payload;
+    struct la_heap *other;
+    char name[64];
 
-    for (void **b; (b = la_heap_alloc(s->heap, 60000)) != NULL; list = b, first++)
-        *b = list;
-    assert_true(first > 400);
-    assert_int_equal(shared_count(s).blocks[HEAP], first);
-    while (list) {
-        void *next = *list;
-        la_free(list);
-        list = next;
-    }
-    for (void **b; (b = la_heap_alloc(s->heap, 60000)) != NULL; list = b, second++)
-        *b = list;
-    assert_true(second >= first);
-    while (list) {
-        void *next = *list;
-        la_free(list);
-        list = next;
-    }
-}
-
-/* 16 byte blocks need the most state words: 4 bytes each, in slices of their own. */
-static void tiny_blocks_fill_the_heap_but_for_their_state_words(void **state)
-{
-    struct shared *s = *state;
-    size_t n = 0;
-
-    while (la_heap_alloc(s->heap, 16))
-        n++;
-    assert_true(n * 16 > ((size_t)64 << 20) * 7 / 10);
-    assert_int_equal(shared_count(s).blocks[HEAP], n);
-}
-
-static void wrong_frees_are_refused_and_named(void **state)
-{
-    struct shared *s = *state;
-    char *block = la_heap_alloc(s->heap, 100), *large = la_heap_alloc(s->heap, 300000), *huge = la_heap_alloc(s->heap, 5 << 20);
-    char *const wrong[] = { block + 16, large + 4096, huge + (3 << 20), s->heap->base, s->heap->payload };
-    unsigned long before = la_misuse_count();
-
-    la_misuse_set(LA_MISUSE_REPORT, NULL, NULL);
-    for (unsigned i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
-        la_free(wrong[i]);
-        assert_int_equal(la_misuse_count(), before + i + 1);
-        assert_non_null(strstr(la_last_error(), s->name));
-    }
-    la_free(block);
+    assert_int_equal(region_page(small)->kind, PAGE_LANE);
+    assert_int_equal(region_page(long_page)->kind, PAGE_LANE);
+    assert_ptr_equal(heap_around(small), s->heap);
+    assert_ptr_equal(heap_around(large), s->heap);
+    assert_int_equal(region_page(large)->kind, PAGE_SHARED);
+    la_free(small);
+    la_free(long_page);
     la_free(large);
-    la_free(huge);
-    before = la_misuse_count();
-    la_free(block);
-    assert_non_null(strstr(la_last_error(), "freed already"));
-    la_free(large);
-    la_free(huge);
-    assert_int_equal(la_misuse_count(), before + 3);
-    assert_int_equal(shared_count(s).blocks[HEAP], 0);
+
+    snprintf(name, sizeof(name), "%s-2", s->name);
+    assert_int_equal(la_heap_create(name, (size_t)16 << 20, 0, &other), 0);
+    payload = la_heap_alloc(other, 64);
+    assert_int_equal(region_page(payload)->kind, PAGE_LANE);
+    assert_int_equal(la_heap_detach(other), 0);
+    assert_null(region_page(payload));
+    assert_int_equal(la_heap_remove(name), 0);
 }
 
-static int free_every_third(struct la_heap *heap)
-{
-    void ***table = la_load(heap, shared_root(heap, "table"));
+enum { FEW = 400 };
 
-    for (int i = 0; i < 3000; i += 3)
-        la_free(table[i]);
-    return 0;
+static int free_table(struct la_heap *heap)
+{
+    void **table = la_load(heap, shared_root(heap, "table"));
+
+    for (int i = 0; i < FEW; i++)
+        if (table[i])
+            la_free(table[i]);
+    return hints_set(heap) == 0;
 }
 
-/* The owner finds what others freed by the hints, before it takes new memory. */
-static void blocks_freed_by_another_process_are_used_again(void **state)
+/* Of any size, at any place in pages of one or several slices. */
+static void what_others_free_is_found_by_its_hints(void **state)
 {
+    static const size_t sizes[] = { 16, 48, 500, 3000, 20000, 28000, 100000, 700000 };
     struct shared *s = *state;
-    void **table = la_heap_hold(s->heap, 3000 * sizeof(void *));
-    struct la_fsck before, after;
+    void **table = la_heap_hold(s->heap, FEW * sizeof(void *));
 
-    for (int i = 0; i < 3000; i++)
-        table[i] = la_heap_alloc(s->heap, 200);
     assert_int_equal(la_publish(s->heap, shared_root(s->heap, "table"), NULL, table), 0);
-    before = shared_count(s);
-    for (int round = 0; round < 5; round++) {
-        assert_int_equal(shared_run(s, free_every_third), 0);
-        for (int i = 0; i < 3000; i += 3)
-            table[i] = la_heap_alloc(s->heap, 200);
+    for (unsigned k = 0; k < sizeof(sizes) / sizeof(*sizes); k++) {
+        int n = (int)MIN((size_t)FEW, ((size_t)8 << 20) / sizes[k]);
+        struct la_fsck before;
+
+        memset(table, 0, FEW * sizeof(void *));
+        for (int i = 0; i < n; i++)
+            table[i] = la_heap_alloc(s->heap, sizes[k]);
+        before = shared_count(s);
+        for (int round = 0; round < 8; round++) {
+            assert_int_equal(shared_run(s, free_table), 0);
+            for (int i = 0; i < n; i++)
+                assert_non_null(table[i] = la_heap_alloc(s->heap, sizes[k]));
+        }
+        assert_int_equal(shared_count(s).blocks[HEAP], before.blocks[HEAP]);
+        assert_true(shared_count(s).pages <= before.pages + 2);
+        for (int i = 0; i < n; i++)
+            la_free(table[i]);
     }
-    after = shared_count(s);
-    assert_int_equal(after.blocks[HEAP], before.blocks[HEAP]);
-    assert_true(after.pages <= before.pages + 8);
 }
 
-static void quarantine_stops_growth_not_reading(void **state)
+/* As in a signal handler that came into the lane's slow path: it must not touch the bins, and nothing may be lost. */
+static void frees_from_inside_a_slow_path_leave_the_bins_alone(void **state)
 {
     struct shared *s = *state;
-    char *block = la_heap_alloc(s->heap, 64);
+    struct lane *lane;
+    unsigned c = class_of(300), hints = hints_set(s->heap), in_bin;
+    char *block = la_heap_alloc(s->heap, 300), *held = la_heap_hold(s->heap, 300), *large = la_heap_alloc(s->heap, 300000);
 
-    heap_quarantine(s->heap, "a test says so");
-    assert_null(la_heap_alloc(s->heap, (size_t)8 << 20));
-    assert_non_null(strstr(la_last_error(), "quarantined"));
-    strcpy(block, "still readable");
-    atomic_store(&s->heap->header->quarantined, 0);
-}
-
-static void owner_of_knows_shared_blocks(void **state)
-{
-    struct shared *s = *state;
-    char *block = la_heap_alloc(s->heap, 1000);
-    struct la_owner owner = { .struct_size = sizeof(owner) };
-
-    assert_int_equal(la_owner_of(block + 500, &owner), 0);
-    assert_true(owner.shared && owner.live);
-    assert_ptr_equal(owner.block, block);
-    assert_string_equal(owner.chain_name, s->name);
+    lane = heap_lane(s->heap);
+    in_bin = pool_bin_count(&lane->chain, c);
+    lane_enter(lane);
+    assert_null(la_heap_alloc(s->heap, 300));
     la_free(block);
-    assert_int_equal(la_owner_of(block, &owner), 0);
-    assert_false(owner.live);
+    la_free(held);
+    la_free(large);
+    lane_leave(lane);
+    assert_int_equal(pool_bin_count(&lane->chain, c), in_bin);
+    assert_int_equal(lane->chain.large_live, 1);
+    assert_int_equal(word_of(s->heap, block) & WORD_STATE_MASK, 0);
+    assert_int_equal(word_of(s->heap, held) & WORD_STATE_MASK, 0);
+    assert_true(hints_set(s->heap) > hints);
+    assert_non_null(la_heap_alloc(s->heap, 400000));
+    assert_int_equal(lane->chain.large_live, 1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        shared_test(every_size_is_allocated_inside_the_heap_and_freed),
-        shared_test(alignments_up_to_a_macro_block_are_kept),
-        shared_test(a_full_heap_gives_null_and_works_again_afterwards),
-        shared_test(tiny_blocks_fill_the_heap_but_for_their_state_words),
-        shared_test(wrong_frees_are_refused_and_named),
-        shared_test(blocks_freed_by_another_process_are_used_again),
-        shared_test(quarantine_stops_growth_not_reading),
-        shared_test(owner_of_knows_shared_blocks),
+        shared_test(the_block_freed_last_is_handed_out_next_with_a_new_generation),
+        shared_test(every_entry_of_a_bin_has_its_own_state_word),
+        shared_test(the_region_map_leads_to_the_lanes_own_pages_only),
+        shared_test(what_others_free_is_found_by_its_hints),
+        shared_test(frees_from_inside_a_slow_path_leave_the_bins_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,111 @@
+#include "core/shared_block.h"
+
+#include "core/page.h"
+#include "core/size_class.h"
+
+/* So that no call has to divide. */
+static struct {
+    size_t size;
+    uint64_t divisor;
+} classes[SMALL_CLASSES];
+
+__attribute__((constructor)) static void init_classes(void)
+{
+    for (unsigned c = 0; c < SMALL_CLASSES; c++) {
+        classes[c].size = class_size(c);
+        classes[c].divisor = page_divisor(class_size(c));
+    }
+}
+
+static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct block_ref *ref)
+{
+    unsigned c = slice_class(page);
+    size_t size, index;
+
+    if (c >= SMALL_CLASSES || ref->slice + slice_count(page) > SLICES_PER_MACRO ||
+        slice_words(page) / GRANULES_PER_SLICE >= SLICES_PER_MACRO)
+        return false;
+    size = classes[c].size;
+    index = quotient(offset, classes[c].divisor);
+    if ((index + 1) * size > slice_count(page) * SLICE_SIZE)
+        return false;
+    ref->start = slice_memory(heap, ref->macro, ref->slice) + index * size;
+    ref->size = size;
+    ref->word = words_at(heap, ref->macro, slice_words(page)) + index;
+    ref->epoch = slice_epoch(page);
+    return true;
+}
+
+static bool find_run(struct la_heap *heap, slice_t page, struct block_ref *ref)
+{
+    struct heap_slice *slice = slice_of(heap, ref->macro, ref->slice);
+
+    ref->start = slice_memory(heap, ref->macro, ref->slice);
+    ref->size = slice_kind(page) == SLICE_LARGE ? slice_count(page) * SLICE_SIZE : (size_t)run_length(slice) * 4096;
+    ref->word = run_word(slice);
+    ref->epoch = slice_epoch(page);
+    return ref->size <= heap->size;
+}
+
+bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref)
+{
+    size_t offset = (size_t)((const char *)address - heap->payload);
+    uint32_t macro = (uint32_t)(offset / MACRO_SIZE);
+    unsigned slice = (unsigned)(offset / SLICE_SIZE % SLICES_PER_MACRO);
+    slice_t page;
+
+    if (!heap_contains(heap, address) || macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed))
+        return false;
+    if (owner_state(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed)) == OWNER_RUN) {
+        macro = owner_head(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed));
+        slice = 0;
+        if (macro >= heap->macro_count)
+            return false;
+    }
+    /* Acquire: pairs with the release in make_page_word(). */
+    page = atomic_load_explicit(&slice_of(heap, macro, slice)->page, memory_order_acquire);
+    if (slice_kind(page) == SLICE_CONTINUED) {
+        if (slice_count(page) > slice)
+            return false;
+        slice -= slice_count(page);
+        page = atomic_load_explicit(&slice_of(heap, macro, slice)->page, memory_order_acquire);
+    }
+    *ref = (struct block_ref){ .heap = heap, .macro = macro, .slice = slice };
+    offset -= (size_t)macro * MACRO_SIZE + (size_t)slice * SLICE_SIZE;
+    if (slice_kind(page) == SLICE_SMALL)
+        return find_small(heap, page, offset, ref);
+    if (slice_kind(page) == SLICE_LARGE || slice_kind(page) == SLICE_HUGE)
+        return find_run(heap, page, ref) && offset < ref->size;
+    return false;
+}
+
+bool block_find_small(struct la_heap *heap, void *block, struct block_ref *ref)
+{
+    size_t offset = (size_t)((char *)block - heap->payload);
+    slice_t page;
+
+    *ref = (struct block_ref){ .heap = heap, .macro = (uint32_t)(offset / MACRO_SIZE),
+                               .slice = (uint32_t)(offset / SLICE_SIZE % SLICES_PER_MACRO) };
+    if (!heap_contains(heap, block) || ref->macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed))
+        return false;
+    page = atomic_load_explicit(&slice_of(heap, ref->macro, ref->slice)->page, memory_order_acquire);
+    return slice_kind(page) == SLICE_SMALL && find_small(heap, page, offset % SLICE_SIZE, ref) && ref->start == block;
+}
+
+bool block_release(const struct block_ref *ref, word_t seen)
+{
+    word_t freed = word_make(word_generation(seen) + 1, ref->epoch, WORD_FREE, 0);
+
+    /* Release: what was written to the block comes before its reuse. Pairs with the acquire in commit() and take(). */
+    return atomic_compare_exchange_strong_explicit(ref->word, &seen, freed, memory_order_acq_rel, memory_order_relaxed);
+}
+
+void block_hint(const struct block_ref *ref)
+{
+    struct heap_macro *macro = &ref->heap->macros[ref->macro];
+    size_t offset = (size_t)(ref->start - slice_memory(ref->heap, ref->macro, 0));
+
+    /* Release: after the block's word, and the flag after the byte. Plain stores; take_hints() says why none gets lost. */
+    atomic_store_explicit(&macro->hint[offset >> HINT_SHIFT], 1, memory_order_release);
+    atomic_store_explicit(&macro->hinted, 1, memory_order_release);
+}

@@ -1,0 +1,25 @@
+/*
+ * shared_pool.h - one lane's pages and macro blocks: the operations of pool.c over state words.
+ */
+#ifndef CORE_SHARED_POOL_H
+#define CORE_SHARED_POOL_H
+
+#include "core/shared_block.h"
+
+extern HIDDEN const struct la_pool_ops lane_pool_ops;
+
+/* The view of the page around @block, which is of one of the lane's own pages. */
+struct la_page *lane_page_of(struct la_chain *chain, void *block);
+/* The state word of a block of a PAGE_LANE. */
+_Atomic(word_t) *lane_page_word(const struct la_page *page, const void *block);
+
+/*
+ * Every page of the lane without a live block goes back to its macro block, every macro block without a page to the heap: another size
+ * can have them. Takes a look at every page: for when memory is out.
+ */
+void lane_trim(struct la_chain *chain);
+
+/* Make @lane's private view again from the words of the heap; no thread may be using it. */
+void lane_rebuild(struct lane *lane);
+
+#endif

@@ -1,0 +1,88 @@
+#include "core/shared_run.h"
+
+#include <errno.h>
+
+#include "base/error.h"
+#include "core/shared_macro.h"
+
+static bool claim_run(struct la_heap *heap, unsigned lane, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!macro_claim(heap, first + i, owner_make(OWNER_NONE, 0), owner_make(OWNER_CLAIMING, lane))) {
+            while (i-- > 0)
+                macro_set_owner(heap, first + i, owner_make(OWNER_NONE, 0));
+            return false;
+        }
+    return true;
+}
+
+static bool find_free_run(struct la_heap *heap, unsigned lane, uint32_t n, uint32_t *ret)
+{
+    uint32_t run = 0;
+
+    if (n > heap->macro_count)
+        return false;
+    for (uint32_t i = 0; i < heap->macro_count; i++) {
+        if (i >= atomic_load_explicit(&heap->header->rows, memory_order_acquire) && !macro_commit_rows(heap, i + 1024))
+            return false;
+        run = atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_NONE, 0) ? run + 1 : 0;
+        if (run < n)
+            continue;
+        if (claim_run(heap, lane, i + 1 - n, n)) {
+            *ret = i + 1 - n;
+            return true;
+        }
+        run = 0;
+    }
+    return false;
+}
+
+/*
+ * A block of several macro blocks. HELD from the first store on, so that a death on the way frees it; only the last store
+ * makes it outlive the process (commit() of the caller).
+ */
+void *run_take(struct lane *lane, size_t size)
+{
+    struct la_heap *heap = lane->heap;
+    uint32_t n = (uint32_t)((size + MACRO_SIZE - 1) / MACRO_SIZE), first;
+    struct heap_slice *slice;
+    word_t held;
+
+    if (heap_is_quarantined(heap))
+        return NULL;
+    if (size > heap->size || !find_free_run(heap, lane->number, n, &first)) {
+        la_fail(-ENOMEM, "heap %s has no %u free macro blocks in a row", heap->header->name, n);
+        return NULL;
+    }
+    if (!macro_commit(heap, first, n)) {
+        for (uint32_t i = first; i < first + n; i++)
+            macro_set_owner(heap, i, owner_make(OWNER_NONE, 0));
+        return NULL;
+    }
+    /* What was words is payload now: whoever has the macro blocks next must make new ones. */
+    for (uint32_t i = first; i < first + n; i++)
+        atomic_store_explicit(&slice_of(heap, i, 0)->page, 0, memory_order_relaxed);
+    slice = slice_of(heap, first, 0);
+    held = word_make(word_generation(atomic_load_explicit(run_word(slice), memory_order_relaxed)), 0, WORD_HELD, lane->number);
+    atomic_store_explicit(&slice->run, (uint64_t)held << 32 | (uint64_t)n * (MACRO_SIZE / 4096), memory_order_release);
+    atomic_store_explicit(&slice->page, slice_make(SLICE_HUGE, 0, 1, 0, 0), memory_order_release);
+    for (uint32_t i = first; i < first + n; i++)
+        macro_set_owner(heap, i, owner_run(first));
+    return slice_memory(heap, first, 0);
+}
+
+void run_dismantle(const struct block_ref *ref, unsigned lane)
+{
+    struct la_heap *heap = ref->heap;
+    struct heap_slice *slice = slice_of(heap, ref->macro, 0);
+    uint32_t n = (uint32_t)MIN((uint64_t)run_length(slice) / (MACRO_SIZE / 4096), (uint64_t)(heap->macro_count - ref->macro));
+    word_t w;
+
+    for (uint32_t i = n; i-- > 1;)
+        if (!macro_claim(heap, ref->macro + i, owner_run(ref->macro), owner_make(OWNER_NONE, 0)))
+            macro_claim(heap, ref->macro + i, owner_make(OWNER_CLAIMING, lane), owner_make(OWNER_NONE, 0));
+    w = atomic_load_explicit(ref->word, memory_order_relaxed);
+    atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, 0, 0), memory_order_release);
+    atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, 0, WORD_FREE, 0), memory_order_release);
+    macro_release(heap, ref->macro);
+}

@@ -1,0 +1,191 @@
+#include "../support/shared.h"
+
+#include "core/shared_heap.h"
+#include "core/size_class.h"
+
+static void every_size_is_allocated_inside_the_heap_and_freed(void **state)
+{
+    struct shared *s = *state;
+
+    for (size_t size = 0; size < (size_t)12 << 20; size = size * 2 + 1)
+        for (int policy = LA_KEEP; policy <= LA_HELD; policy++) {
+            char *block = la_chain_alloc(la_heap_chain(s->heap, policy), size);
+
+            assert_true(heap_contains(s->heap, block));
+            assert_true(la_usable_size(block) >= size);
+            memset(block, 0xa5, size);
+            la_free(block);
+            assert_int_equal(la_usable_size(block), 0);
+        }
+    assert_int_equal(shared_count(s).blocks[HEAP] + shared_count(s).blocks[HELD], 0);
+}
+
+static void alignments_up_to_a_macro_block_are_kept(void **state)
+{
+    struct shared *s = *state;
+
+    for (size_t alignment = 1; alignment <= MACRO_SIZE; alignment *= 2) {
+        void *block = la_chain_aligned_alloc(la_heap_chain(s->heap, LA_HELD), alignment, 100);
+
+        assert_non_null(block);
+        assert_int_equal((uintptr_t)block % alignment, 0);
+        la_free(block);
+    }
+}
+
+static void a_full_heap_gives_null_and_works_again_afterwards(void **state)
+{
+    struct shared *s = *state;
+    void **list = NULL;
+    size_t first = 0, second = 0;
+
+    for (void **b; (b = la_heap_alloc(s->heap, 60000)) != NULL; list = b, first++)
+        *b = list;
+    assert_true(first > 400);
+    assert_int_equal(shared_count(s).blocks[HEAP], first);
+    while (list) {
+        void *next = *list;
+        la_free(list);
+        list = next;
+    }
+    for (void **b; (b = la_heap_alloc(s->heap, 60000)) != NULL; list = b, second++)
+        *b = list;
+    assert_true(second >= first);
+    while (list) {
+        void *next = *list;
+        la_free(list);
+        list = next;
+    }
+}
+
+/* Memory goes from one size to any other, however it was cut before. */
+static void a_heap_full_of_one_size_serves_another_afterwards(void **state)
+{
+    static const size_t sizes[] = { 16, 1000, 30000, 500000, (size_t)30 << 20, 48 };
+    struct shared *s = *state;
+
+    for (unsigned k = 0; k < sizeof(sizes) / sizeof(*sizes); k++) {
+        void **list = NULL;
+        size_t bytes = 0;
+
+        for (void **b; (b = la_heap_alloc(s->heap, sizes[k])) != NULL; list = b, bytes += sizes[k])
+            *b = list;
+        assert_true(bytes >= (size_t)30 << 20);
+        while (list) {
+            void *next = *list;
+            la_free(list);
+            list = next;
+        }
+    }
+}
+
+/* 16 byte blocks need the most state words: 4 bytes each, in slices of their own. */
+static void tiny_blocks_fill_the_heap_but_for_their_state_words(void **state)
+{
+    struct shared *s = *state;
+    size_t n = 0;
+
+    while (la_heap_alloc(s->heap, 16))
+        n++;
+    assert_true(n * 16 > ((size_t)64 << 20) * 7 / 10);
+    assert_int_equal(shared_count(s).blocks[HEAP], n);
+}
+
+static void wrong_frees_are_refused_and_named(void **state)
+{
+    struct shared *s = *state;
+    char *block = la_heap_alloc(s->heap, 100), *large = la_heap_alloc(s->heap, 300000), *huge = la_heap_alloc(s->heap, 5 << 20);
+    char *const wrong[] = { block + 16, large + 4096, huge + (3 << 20), s->heap->base, s->heap->payload };
+    unsigned long before = la_misuse_count();
+
+    la_misuse_set(LA_MISUSE_REPORT, NULL, NULL);
+    for (unsigned i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        la_free(wrong[i]);
+        assert_int_equal(la_misuse_count(), before + i + 1);
+        assert_non_null(strstr(la_last_error(), s->name));
+    }
+    la_free(block);
+    la_free(large);
+    la_free(huge);
+    before = la_misuse_count();
+    la_free(block);
+    assert_non_null(strstr(la_last_error(), "freed already"));
+    la_free(large);
+    la_free(huge);
+    assert_int_equal(la_misuse_count(), before + 3);
+    assert_int_equal(shared_count(s).blocks[HEAP], 0);
+}
+
+static int free_every_third(struct la_heap *heap)
+{
+    void ***table = la_load(heap, shared_root(heap, "table"));
+
+    for (int i = 0; i < 3000; i += 3)
+        la_free(table[i]);
+    return 0;
+}
+
+/* The owner finds what others freed by the hints, before it takes new memory. */
+static void blocks_freed_by_another_process_are_used_again(void **state)
+{
+    struct shared *s = *state;
+    void **table = la_heap_hold(s->heap, 3000 * sizeof(void *));
+    struct la_fsck before, after;
+
+    for (int i = 0; i < 3000; i++)
+        table[i] = la_heap_alloc(s->heap, 200);
+    assert_int_equal(la_publish(s->heap, shared_root(s->heap, "table"), NULL, table), 0);
+    before = shared_count(s);
+    for (int round = 0; round < 5; round++) {
+        assert_int_equal(shared_run(s, free_every_third), 0);
+        for (int i = 0; i < 3000; i += 3)
+            table[i] = la_heap_alloc(s->heap, 200);
+    }
+    after = shared_count(s);
+    assert_int_equal(after.blocks[HEAP], before.blocks[HEAP]);
+    assert_true(after.pages <= before.pages + 8);
+}
+
+static void quarantine_stops_growth_not_reading(void **state)
+{
+    struct shared *s = *state;
+    char *block = la_heap_alloc(s->heap, 64);
+
+    heap_quarantine(s->heap, "a test says so");
+    assert_null(la_heap_alloc(s->heap, (size_t)8 << 20));
+    assert_non_null(strstr(la_last_error(), "quarantined"));
+    strcpy(block, "still readable");
+    atomic_store(&s->heap->header->quarantined, 0);
+}
+
+static void owner_of_knows_shared_blocks(void **state)
+{
+    struct shared *s = *state;
+    char *block = la_heap_alloc(s->heap, 1000);
+    struct la_owner owner = { .struct_size = sizeof(owner) };
+
+    assert_int_equal(la_owner_of(block + 500, &owner), 0);
+    assert_true(owner.shared && owner.live);
+    assert_ptr_equal(owner.block, block);
+    assert_string_equal(owner.chain_name, s->name);
+    la_free(block);
+    assert_int_equal(la_owner_of(block, &owner), 0);
+    assert_false(owner.live);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        shared_test(every_size_is_allocated_inside_the_heap_and_freed),
+        shared_test(alignments_up_to_a_macro_block_are_kept),
+        shared_test(a_full_heap_gives_null_and_works_again_afterwards),
+        shared_test(a_heap_full_of_one_size_serves_another_afterwards),
+        shared_test(tiny_blocks_fill_the_heap_but_for_their_state_words),
+        shared_test(wrong_frees_are_refused_and_named),
+        shared_test(blocks_freed_by_another_process_are_used_again),
+        shared_test(quarantine_stops_growth_not_reading),
+        shared_test(owner_of_knows_shared_blocks),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
