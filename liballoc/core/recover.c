@@ -136,9 +136,10 @@ static void free_blocks(const struct dead *dead)
             set_owner(heap, i, owner_make(OWNER_NONE, 0));
         } else if (owner_state(owner) == OWNER_LANE) {
             set_owner(heap, i, owner_make(OWNER_ABANDONED, 0));
-            atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_relaxed);
         }
     }
+    /* Also when there was none to abandon: the recoverer before us may have died between the two. Release: pairs with adopt(). */
+    atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_release);
 }
 
 void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary)
