@@ -49,7 +49,7 @@ struct totals {
 
 static struct stage *stage;
 static struct totals all;
-static bool full, steps;
+static bool full, steps, list;
 static int checkers = -1;       /* socket to the process that forks checkers */
 
 /* ---- checkers ---- */
@@ -166,7 +166,7 @@ static void follow_course(struct course *course, const struct images *images)
         course->first_capacity = course->least_capacity = course->capacity = verdict->capacity;
         return;
     }
-    if (flipped & course->changed)
+    if (flipped & course->changed && !(course->scenario->flags & REUSES))
         report(course, "instruction", images->step, images->at, "what was done is undone by dying later");
     course->changed |= flipped;
     course->live = verdict->live;
@@ -354,6 +354,21 @@ static void be_peer(const struct scenario *scenario, unsigned i)
         pause();
 }
 
+static void wait_for_peer(const struct scenario *scenario, pid_t pid, unsigned i)
+{
+    int status = 0;
+
+    while (scenario->peers_die || atomic_load(&stage->arrived) <= i) {
+        if (waitpid(pid, &status, scenario->peers_die ? 0 : WNOHANG) != pid) {
+            sched_yield();
+            continue;
+        }
+        if (!scenario->peers_die || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+            stage_fail("%s: peer %u ended with status %#x", scenario->name, i, status);
+        return;
+    }
+}
+
 /* One after the other, each until it has done its part. */
 static void start_peers(const struct scenario *scenario, pid_t pids[MAX_PEERS])
 {
@@ -362,13 +377,7 @@ static void start_peers(const struct scenario *scenario, pid_t pids[MAX_PEERS])
         if (pids[i] == 0)
             be_peer(scenario, i);
         stage->peers = i + 1;
-        while (atomic_load(&stage->arrived) <= i) {
-            if (waitpid(pids[i], NULL, WNOHANG) == pids[i] && atomic_load(&stage->arrived) <= i)
-                stage_fail("%s: peer %u ended early", scenario->name, i);
-            sched_yield();
-        }
-        if (scenario->peers_die)
-            waitpid(pids[i], NULL, 0);      /* unless it was waited for above */
+        wait_for_peer(scenario, pids[i], i);
     }
     stage->peers_alive = stage->peers && !scenario->peers_die;
 }
@@ -400,7 +409,7 @@ static int make_heap(const struct scenario *scenario)
     return fd;
 }
 
-static double cpu_seconds(void)
+static double seconds(void)
 {
     struct timespec now;
 
@@ -412,7 +421,7 @@ static void run_scenario(const struct scenario *scenario)
 {
     enum trace_mode mode = full || steps || scenario->flags & NEEDS_STEPS ? TRACE_STEPS : TRACE_STORES;
     struct course course = { .scenario = scenario };
-    double begin = cpu_seconds();
+    double begin = seconds();
     pid_t peers[MAX_PEERS];
     struct trace *trace;
     int fd = make_heap(scenario);
@@ -431,7 +440,7 @@ static void run_scenario(const struct scenario *scenario)
     all.images += course.seen.used;
     all.bad += course.bad;
     printf("%s %u - %s: %lu %s, %u images, %lu bad (%.2f s)\n", course.bad ? "not ok" : "ok", all.paths, scenario->name, course.steps,
-           mode == TRACE_STEPS ? "instructions" : "stores", course.seen.used, course.bad, cpu_seconds() - begin);
+           mode == TRACE_STEPS ? "instructions" : "stores", course.seen.used, course.bad, seconds() - begin);
     image_set_free(&course.seen);
 }
 
@@ -466,8 +475,14 @@ int main(int argc, char **argv)
             full = true;
         else if (strcmp(argv[1], "--steps") == 0)
             steps = true;
+        else if (strcmp(argv[1], "--list") == 0)
+            list = true;
         else
             return 2;
+    for (unsigned i = 0; list && i < scenario_count; i++)
+        puts(scenarios[i].name);
+    if (list)
+        return 0;
     stage = mmap(NULL, sizeof(*stage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (stage == MAP_FAILED)
         return 1;

@@ -12,7 +12,7 @@ enum scenario_flags {
     NEEDS_STEPS = 1u << 2,      /* the kernel writes into the heap or maps it: see trace.c */
     KEEPS_DEAD = 1u << 3,       /* the victim does not recover dead peers when it attaches */
     RECOVER_TRACED = 1u << 4,   /* default run: the recovery of each image is traced, too */
-    PARTIAL = 1u << 5,          /* not atomic: blocks that are EITHER go one by one */
+    REUSES = 1u << 5,           /* memory that the operation frees is allocated in it again */
     UNFORMATTED = 1u << 6,      /* the file is empty when the victim begins */
 };
 

@@ -9,6 +9,8 @@
 
 #include "os/certificate.h"
 
+#include "trace.h"
+
 void stage_fail(const char *format, ...)
 {
     va_list args;
@@ -120,6 +122,15 @@ void stage_play_peers(const struct stage *stage, int descriptors[MAX_PEERS])
         if (descriptors[i] < 0 || certificate_hold(descriptors[i], stage->peer_slot[i]) < 0)
             stage_fail("cannot play peer %u", i);
     }
+}
+
+void stage_die_when(struct actor *a, bool (*now)(void *), void *user)
+{
+    int fd = open(a->stage->path, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        stage_fail("cannot open %s", a->stage->path);
+    trace_die_when(now, user, fd, a->stage->heap_size, a->stage->address);
 }
 
 la_link *stage_root(struct actor *a, const char *name)

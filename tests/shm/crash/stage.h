@@ -82,6 +82,9 @@ void stage_fail(const char *format, ...) __attribute__((format(printf, 1, 2), no
 /* Hold the certificates of the peers, as if they lived; @descriptors: to be closed when they die. */
 void stage_play_peers(const struct stage *stage, int descriptors[MAX_PEERS]);
 
+/* Die at the first store after which @now() is true. */
+void stage_die_when(struct actor *a, bool (*now)(void *), void *user);
+
 la_link *stage_root(struct actor *a, const char *name);
 
 #endif

@@ -46,6 +46,8 @@ static struct {
     uint8_t *is_hot;        /* by page */
     uintptr_t opened[MAX_OPEN];     /* TRACE_STORES: pages opened for the instruction being stepped */
     unsigned opened_count;
+    bool (*now)(void *);    /* trace_die_when() */
+    void *user;
 } t;
 
 /* ---- the log ---- */
@@ -189,8 +191,13 @@ static void on_trap(int signal, siginfo_t *info, void *context)
     (void)signal;
     (void)info;
     t.trace->steps++;
-    if (t.mode == TRACE_STORES) {
+    if (t.now) {
+        if (t.now(t.user))
+            kill(getpid(), SIGKILL);
+    } else if (t.mode == TRACE_STORES) {
         log_hot();
+    }
+    if (t.mode == TRACE_STORES) {
         while (t.opened_count > 0)
             raw_mprotect(t.opened[--t.opened_count], TRACE_PAGE, PROT_READ);
         machine->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
@@ -283,4 +290,15 @@ void trace_end(void)
     if (t.mode == TRACE_STEPS)
         trap_flag_off();
     open_all();
+}
+
+void trace_die_when(bool (*now)(void *), void *user, int file, size_t size, uintptr_t base)
+{
+    struct trace *trace = trace_create(size, (uint32_t)(size / TRACE_PAGE));
+
+    if (!trace)
+        abort();
+    t.now = now;
+    t.user = user;
+    trace_begin(trace, TRACE_STORES, file, base, true);
 }

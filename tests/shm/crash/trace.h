@@ -47,4 +47,10 @@ void trace_destroy(struct trace *trace);
 void trace_begin(struct trace *trace, enum trace_mode mode, int file, uintptr_t base, bool mapped);
 void trace_end(void);
 
+/*
+ * Without a log: kill the calling process at the first store into the heap after which @now() is true. For peers that have to die in
+ * the middle of an operation.
+ */
+void trace_die_when(bool (*now)(void *), void *user, int file, size_t size, uintptr_t base);
+
 #endif
