@@ -98,6 +98,18 @@ static void reclaim_run(const struct dead *dead, uint32_t macro, uint64_t owner)
     run_dismantle(&ref, word_lane(w));
 }
 
+/* The dead lane was making a block of several macro blocks here, or taking one apart: its page must not outlast it. */
+static void forget_run(struct la_heap *heap, uint32_t macro)
+{
+    struct heap_slice *slice = &heap->slices[(size_t)macro * SLICES_PER_MACRO];
+    uint64_t run = atomic_load_explicit(&slice->run, memory_order_relaxed);
+
+    if (slice_kind(atomic_load_explicit(&slice->page, memory_order_relaxed)) != SLICE_HUGE)
+        return;
+    atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, 0, 0), memory_order_release);
+    atomic_store_explicit(&slice->run, (uint64_t)word_make(word_generation((word_t)(run >> 32)) + 1, 0, WORD_FREE, 0) << 32, memory_order_release);
+}
+
 static void free_blocks(const struct dead *dead)
 {
     struct la_heap *heap = dead->heap;
@@ -117,12 +129,14 @@ static void free_blocks(const struct dead *dead)
         if (!lane_is_dead(dead, owner_lane(owner)))
             continue;
         if (owner_state(owner) == OWNER_CLAIMING) {
+            forget_run(heap, i);
             macro_set_owner(heap, i, owner_make(OWNER_NONE, 0));
         } else if (owner_state(owner) == OWNER_LANE) {
             macro_set_owner(heap, i, owner_make(OWNER_ABANDONED, 0));
-            atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_relaxed);
         }
     }
+    /* Also when there was none to abandon: the recoverer before us may have died between the two. Release: pairs with adopt(). */
+    atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_release);
 }
 
 void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary)

@@ -43,6 +43,7 @@ struct la_heap {
     struct heap_slice *slices;
     char *payload;
     uint32_t macro_count;
+    _Atomic(uint32_t) none_abandoned_at;    /* header->abandoned when a search for abandoned macro blocks found none */
     struct la_segment segment;  /* private view: descriptors of macro blocks and pages that our lanes own */
     void *view;                 /* memory of those descriptors */
     size_t view_size;

@@ -218,7 +218,7 @@ struct heap_header {
     /* From here on it changes. Counters: anybody adds. */
     _Alignas(64) _Atomic(uint32_t) quarantined;
     _Atomic(uint32_t) next_macro;       /* where to look for a free one: a hint */
-    _Atomic(uint32_t) abandoned;        /* about how many macro blocks wait for an adopter: a hint */
+    _Atomic(uint32_t) abandoned;        /* grows when macro blocks begin to wait for an adopter */
     _Atomic(uint32_t) rows;             /* macro blocks whose rows in the tables are committed; only grows */
     _Atomic(uint64_t) committed;        /* bytes */
     _Atomic(uint64_t) recovered_processes, recovered_blocks, recovered_bytes;

@@ -420,23 +420,29 @@ void lane_rebuild(struct lane *lane)
             view_macro(chain, i);
 }
 
+/*
+ * The header counts how often macro blocks were abandoned; who found none at some count need not look again before it changes. (A
+ * count of those that wait would have to be right: a death between the owner word and the count, or a scan that ends while one is
+ * abandoned, would hide a macro block for good.)
+ */
 static bool adopt(struct la_chain *chain)
 {
     struct lane *lane = lane_of(chain);
     struct la_heap *heap = lane->heap;
     uint32_t rows = atomic_load_explicit(&heap->header->rows, memory_order_relaxed);
+    /* Acquire: pairs with the release in recover.c; the owner words of what is counted are there. */
+    uint32_t count = atomic_load_explicit(&heap->header->abandoned, memory_order_acquire);
 
-    if (!atomic_load_explicit(&heap->header->abandoned, memory_order_relaxed))
+    if (count == atomic_load_explicit(&heap->none_abandoned_at, memory_order_relaxed))
         return false;
     for (uint32_t i = 0; i < rows; i++)
         if (atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_ABANDONED, 0) &&
             macro_claim(heap, i, owner_make(OWNER_ABANDONED, 0), owner_make(OWNER_LANE, lane->number))) {
-            atomic_fetch_sub_explicit(&heap->header->abandoned, 1, memory_order_relaxed);
             view_macro(chain, i);
             /* Its hints may be from before: everything is looked at anyway. */
             return true;
         }
-    atomic_store_explicit(&heap->header->abandoned, 0, memory_order_relaxed);
+    atomic_store_explicit(&heap->none_abandoned_at, count, memory_order_relaxed);
     return false;
 }
 

@@ -81,6 +81,9 @@ void run_dismantle(const struct block_ref *ref, unsigned lane)
     for (uint32_t i = n; i-- > 1;)
         if (!macro_claim(heap, ref->macro + i, owner_run(ref->macro), owner_make(OWNER_NONE, 0)))
             macro_claim(heap, ref->macro + i, owner_make(OWNER_CLAIMING, lane), owner_make(OWNER_NONE, 0));
+    /* From here on the first one is found by its owner word, as its page is about to go: recovery frees what a dead lane claims. */
+    if (!macro_claim(heap, ref->macro, owner_run(ref->macro), owner_make(OWNER_CLAIMING, lane)))
+        return;
     w = atomic_load_explicit(ref->word, memory_order_relaxed);
     atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, 0, 0), memory_order_release);
     atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, 0, WORD_FREE, 0), memory_order_release);

@@ -1,0 +1,38 @@
+/*
+ * scenario.h - the operations whose every instruction is a possible death.
+ */
+#ifndef CRASH_SCENARIO_H
+#define CRASH_SCENARIO_H
+
+#include "stage.h"
+
+enum scenario_flags {
+    SAME_AFTER = 1u << 0,       /* after recovery nobody can tell whether the operation was done (HELD blocks) */
+    ATTACHES = 1u << 1,         /* the victim begins without the heap */
+    NEEDS_STEPS = 1u << 2,      /* the kernel writes into the heap or maps it: see trace.c */
+    KEEPS_DEAD = 1u << 3,       /* the victim does not recover dead peers when it attaches */
+    RECOVER_TRACED = 1u << 4,   /* default run: the recovery of each image is traced, too */
+    REUSES = 1u << 5,           /* memory that the operation frees is allocated in it again */
+    UNFORMATTED = 1u << 6,      /* the file is empty when the victim begins */
+};
+
+struct scenario {
+    const char *name;
+    unsigned flags;
+    size_t heap_size;               /* 0: the smallest */
+    /* In other processes, before the victim attaches; they stay alive during the operation, or are killed. */
+    void (*peers[MAX_PEERS])(struct actor *);
+    bool peers_die;
+    /* In the victim: what comes before, and the operation itself. */
+    void (*prepare)(struct actor *);
+    void (*act)(struct actor *);
+    /* In a checker, before recovery: what a process that did not die may do at that moment. Images are checked with and without. */
+    void (*survive)(struct actor *);
+    /* In a checker, after recovery: what the model cannot say. Sets a->wrong. */
+    void (*audit)(struct actor *);
+};
+
+extern const struct scenario scenarios[];
+extern const unsigned scenario_count;
+
+#endif

@@ -1,0 +1,714 @@
+/*
+ * scenarios.c - what is done to a shared heap, one small step of a user each.
+ *
+ * Sizes: 16 and 200 B share a page of one slice, 20,000 B one of several; 100,000 B is a run of slices, 3,000,000 B of macro blocks.
+ */
+#include "scenario.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SMALL = 64, RUN_HEAP = 24 << 20, RUN = 3000000, LARGE = 100000 };
+
+#define NEXT offsetof(struct object, next)
+#define PART offsetof(struct object, part)
+
+static void *keep(struct actor *a, size_t size, enum fate fate)
+{
+    return stage_fill(a, la_heap_alloc(a->heap, size), size, fate);
+}
+
+static void *hold(struct actor *a, size_t size)
+{
+    void *block = la_heap_hold(a->heap, size);
+
+    if (!block)
+        stage_fail("cannot hold %zu bytes", size);
+    return block;
+}
+
+/* A live object that @link leads to. */
+static struct object *link_object(struct actor *a, la_link *link, size_t size, enum fate fate)
+{
+    struct object *object = stage_fill(a, hold(a, size), size, fate);
+
+    if (la_push(a->heap, link, object, NEXT) < 0)
+        stage_fail("push");
+    return object;
+}
+
+/* ---- allocate ---- */
+
+/* Neighbours that must stay as they are, and a page and bin for each size in use. */
+static void neighbours(struct actor *a)
+{
+    static const size_t sizes[] = { 16, SMALL, 200, 20000, LARGE };
+
+    for (unsigned i = 0; i < 2 * sizeof(sizes) / sizeof(*sizes); i++)
+        keep(a, sizes[i / 2], LIVE);
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+        la_free(hold(a, sizes[i]));
+}
+
+static void alloc_kept(struct actor *a, size_t size)
+{
+    void *block = la_heap_alloc(a->heap, size);
+
+    stage_track(a, block, size, EITHER);
+}
+
+static void alloc_16(struct actor *a) { alloc_kept(a, 16); }
+static void alloc_64(struct actor *a) { alloc_kept(a, SMALL); }
+static void alloc_20000(struct actor *a) { alloc_kept(a, 20000); }
+static void alloc_large(struct actor *a) { alloc_kept(a, LARGE); }
+static void alloc_run(struct actor *a) { alloc_kept(a, RUN); }
+static void hold_64(struct actor *a) { hold(a, SMALL); }
+static void hold_20000(struct actor *a) { hold(a, 20000); }
+static void hold_large(struct actor *a) { hold(a, LARGE); }
+static void hold_run(struct actor *a) { hold(a, RUN); }
+
+/* ---- free ---- */
+
+static void keep_16(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)keep(a, 16, EITHER); }
+static void keep_64(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)keep(a, SMALL, EITHER); }
+static void keep_20000(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)keep(a, 20000, EITHER); }
+static void keep_large(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)keep(a, LARGE, EITHER); }
+static void keep_run(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)keep(a, RUN, EITHER); }
+static void prepare_hold_64(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)hold(a, SMALL); }
+static void prepare_hold_large(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)hold(a, LARGE); }
+static void prepare_hold_run(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)hold(a, RUN); }
+static void free_noted(struct actor *a) { la_free((void *)a->stage->note[0]); }
+
+/* ---- publish and take ---- */
+
+static void publish_ground(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    a->stage->note[1] = (uintptr_t)stage_fill(a, hold(a, 200), 200, LINKED);
+}
+
+static void publish_over_ground(struct actor *a)
+{
+    publish_ground(a);
+    /* What is replaced is the user's to free: it stays. */
+    link_object(a, (la_link *)a->stage->note[0], 200, LIVE);
+}
+
+static void push_ground(struct actor *a)
+{
+    publish_ground(a);
+    link_object(a, (la_link *)a->stage->note[0], 200, LINKED);
+}
+
+static void publish_noted(struct actor *a)
+{
+    la_link *link = (la_link *)a->stage->note[0];
+
+    if (la_publish(a->heap, link, la_load(a->heap, link), (void *)a->stage->note[1]) != 0)
+        stage_fail("publish");
+}
+
+static void push_noted(struct actor *a)
+{
+    if (la_push(a->heap, (la_link *)a->stage->note[0], (void *)a->stage->note[1], NEXT) != 0)
+        stage_fail("push");
+}
+
+/* Somebody else pushes on the same link before the dead one is recovered. */
+static void survivor_pushes(struct actor *a)
+{
+    link_object(a, (la_link *)a->stage->note[0], 200, LINKED);
+}
+
+static void take_ground(struct actor *a)
+{
+    la_link *root;
+
+    neighbours(a);
+    root = stage_root(a, "root");
+    a->stage->note[0] = (uintptr_t)root;
+    link_object(a, root, 200, LINKED);
+    link_object(a, root, 200, LINKED);
+}
+
+static void take_last_ground(struct actor *a)
+{
+    la_link *root;
+
+    neighbours(a);
+    root = stage_root(a, "root");
+    a->stage->note[0] = (uintptr_t)root;
+    link_object(a, root, 200, LINKED);
+}
+
+static void take_noted(struct actor *a)
+{
+    if (!la_take(a->heap, (la_link *)a->stage->note[0], NEXT))
+        stage_fail("take");
+}
+
+static void take_no_next(struct actor *a)
+{
+    if (!la_take(a->heap, (la_link *)a->stage->note[0], LA_NO_NEXT))
+        stage_fail("take");
+}
+
+static void survivor_takes(struct actor *a)
+{
+    void *block = la_take(a->heap, (la_link *)a->stage->note[0], NEXT);
+
+    la_free(block);
+}
+
+static void take_and_free(struct actor *a)
+{
+    la_free(la_take(a->heap, (la_link *)a->stage->note[0], NEXT));
+}
+
+/* ---- pages and macro blocks ---- */
+
+enum { PAGE_OF_20000 = 30 };        /* more than a page of that class has */
+
+static void alloc_page(struct actor *a)
+{
+    for (int i = 0; i < PAGE_OF_20000; i++)
+        alloc_kept(a, 20000);
+}
+
+static void two_pages(struct actor *a)
+{
+    neighbours(a);
+    for (int i = 0; i < 2 * PAGE_OF_20000; i++)
+        a->stage->note[0] = (uintptr_t)keep(a, 20000, i % PAGE_OF_20000 ? EITHER : LIVE);
+}
+
+/* Frees all but one or two blocks of the class, and makes the pool look at the pages. */
+static void free_pages(struct actor *a)
+{
+    struct stage *stage = a->stage;
+    uint32_t count = stage->tracked_count;
+
+    for (uint32_t i = 0; i < count; i++)
+        if (stage->tracked[i].fate == EITHER)
+            la_free((void *)(stage->address + stage->tracked[i].offset));
+    for (int i = 0; i < PAGE_OF_20000; i++)
+        la_free(hold(a, 20000));
+    alloc_kept(a, LARGE);
+}
+
+/* State words of a macro block's pages of 16 B fill a slice: the next page needs another one. */
+static void fill_words(struct actor *a)
+{
+    neighbours(a);
+    for (int i = 0; i < 4 * 4096; i++)
+        hold(a, 16);
+}
+
+static void alloc_words(struct actor *a)
+{
+    for (int i = 0; i < 4; i++)
+        alloc_kept(a, 16);
+}
+
+static void fill_macro(struct actor *a)
+{
+    keep(a, SMALL, LIVE);
+    for (int i = 0; i < 14; i++)
+        keep(a, LARGE, LIVE);
+}
+
+static void alloc_macro(struct actor *a)
+{
+    for (int i = 0; i < 3; i++)
+        alloc_kept(a, LARGE);
+}
+
+/* A macro block that had payload where it gets words. */
+static void dirty_macro(struct actor *a)
+{
+    char *run = hold(a, RUN);
+
+    neighbours(a);
+    for (size_t i = 0; i < RUN; i += 4096)
+        run[i] = 1;
+    la_free(run);
+    fill_macro(a);
+}
+
+static void second_macro(struct actor *a)
+{
+    fill_macro(a);
+    for (int i = 0; i < 4; i++)
+        a->stage->note[i] = (uintptr_t)keep(a, LARGE, EITHER);
+}
+
+static void free_macro(struct actor *a)
+{
+    for (int i = 0; i < 4; i++)
+        la_free((void *)a->stage->note[i]);
+}
+
+static void alloc_aligned(struct actor *a)
+{
+    stage_track(a, la_chain_aligned_alloc(la_heap_chain(a->heap, LA_KEEP), 4096, 5000), 5000, EITHER);
+}
+
+static void reallocate(struct actor *a)
+{
+    void *block = la_chain_realloc(la_heap_chain(a->heap, LA_KEEP), (void *)a->stage->note[0], 5000);
+
+    a->stage->note[1] = (uintptr_t)stage_track(a, block, 5000, EITHER);
+}
+
+static bool is_live(struct actor *a, uintptr_t block)
+{
+    return la_usable_size((void *)block) != 0 && a;
+}
+
+static void one_of_both(struct actor *a)
+{
+    if (!is_live(a, a->stage->note[0]) && !is_live(a, a->stage->note[1]))
+        a->wrong = "the block was lost while it was reallocated";
+}
+
+/* ---- remote frees ---- */
+
+static void *other_thread(void *argument)
+{
+    struct actor *a = argument;
+
+    a->stage->note[0] = (uintptr_t)keep(a, (size_t)a->stage->note[1], EITHER);
+    hold(a, SMALL);
+    return NULL;
+}
+
+/* Another lane of the process, with one block to be freed by us. */
+static void other_lane(struct actor *a, size_t size)
+{
+    pthread_t thread;
+
+    neighbours(a);
+    a->stage->note[1] = size;
+    if (pthread_create(&thread, NULL, other_thread, a) != 0)
+        stage_fail("no thread");
+    pthread_join(thread, NULL);
+}
+
+static void other_lane_64(struct actor *a) { other_lane(a, SMALL); }
+static void other_lane_large(struct actor *a) { other_lane(a, LARGE); }
+static void other_lane_run(struct actor *a) { other_lane(a, RUN); }
+
+static void peer(struct actor *a, size_t size)
+{
+    keep(a, SMALL, LIVE);
+    a->stage->note[0] = (uintptr_t)keep(a, size, EITHER);
+    stage_fill(a, hold(a, SMALL), SMALL, PEER_HELD);
+    stage_fill(a, hold(a, LARGE), LARGE, PEER_HELD);
+}
+
+static void peer_64(struct actor *a) { peer(a, SMALL); }
+static void peer_large(struct actor *a) { peer(a, LARGE); }
+
+static void peer_run(struct actor *a)
+{
+    peer(a, RUN);
+    stage_fill(a, hold(a, RUN), RUN, PEER_HELD);
+}
+
+static void *free_in_thread(void *argument)
+{
+    struct actor *a = argument;
+
+    for (int i = 0; i < 3; i++)
+        la_free((void *)a->stage->note[i]);
+    return NULL;
+}
+
+/* Our pages are full, but for what another lane has freed. */
+static void freed_by_others(struct actor *a, size_t size)
+{
+    pthread_t thread;
+
+    fill_macro(a);
+    for (int i = 0; i < 3; i++)
+        a->stage->note[i] = (uintptr_t)keep(a, size, LIVE);
+    for (int i = 0; i < 3; i++)
+        stage_forget(a, (void *)a->stage->note[i]);
+    if (pthread_create(&thread, NULL, free_in_thread, a) != 0)
+        stage_fail("no thread");
+    pthread_join(thread, NULL);
+}
+
+static void freed_by_others_20000(struct actor *a) { freed_by_others(a, 20000); }
+static void freed_by_others_large(struct actor *a) { freed_by_others(a, LARGE); }
+
+/* ---- more of publish and take ---- */
+
+static void keep_noted(struct actor *a)
+{
+    if (la_keep(a->heap, (void *)a->stage->note[0]) < 0)
+        stage_fail("keep");
+}
+
+static void prepare_keep(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_fill(a, hold(a, 200), 200, EITHER);
+}
+
+/* The link is in a block that another root leads to. */
+static void publish_inner_ground(struct actor *a)
+{
+    struct object *outer;
+
+    neighbours(a);
+    outer = link_object(a, stage_root(a, "root"), 200, LINKED);
+    a->stage->note[0] = (uintptr_t)&outer->part;
+    a->stage->note[1] = (uintptr_t)stage_fill(a, hold(a, LARGE), LARGE, LINKED);
+}
+
+static void publish_run_ground(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    a->stage->note[1] = (uintptr_t)stage_fill(a, hold(a, RUN), RUN, LINKED);
+}
+
+static void take_run_ground(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    link_object(a, (la_link *)a->stage->note[0], RUN, LINKED);
+}
+
+static void publish_refused(struct actor *a)
+{
+    if (la_publish(a->heap, (la_link *)a->stage->note[0], NULL, (void *)a->stage->note[1]) != -EAGAIN)
+        stage_fail("publish over what is not expected");
+}
+
+/* ---- bundles ---- */
+
+static void build_bundle(struct actor *a, struct la_bundle **bundle, unsigned parts)
+{
+    struct object *root, *last;
+
+    if (la_bundle_begin(a->heap, bundle) < 0)
+        stage_fail("bundle");
+    a->stage->note[1] = (uintptr_t)(root = last = stage_fill(a, la_bundle_alloc(*bundle, 200), 200, LINKED));
+    for (unsigned i = 1; i < parts; i++) {
+        size_t size = i == 2 ? LARGE : sizeof(struct object) + 16;
+        struct object *part = stage_fill(a, la_bundle_alloc(*bundle, size), size, LINKED);
+
+        atomic_store(&last->part, part);
+        last = part;
+    }
+    atomic_store(&root->next, la_load(a->heap, (la_link *)a->stage->note[0]));
+    a->stage->note[2] = (uintptr_t)*bundle;
+}
+
+static void end_bundle(struct actor *a)
+{
+    la_link *link = (la_link *)a->stage->note[0];
+
+    if (la_bundle_publish((struct la_bundle *)a->stage->note[2], link, la_load(a->heap, link), (void *)a->stage->note[1]) != 0)
+        stage_fail("bundle");
+}
+
+static void whole_bundle(struct actor *a)
+{
+    struct la_bundle *bundle;
+
+    build_bundle(a, &bundle, 4);
+    end_bundle(a);
+}
+
+static void prepare_bundle(struct actor *a, unsigned parts)
+{
+    struct la_bundle *bundle;
+
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    build_bundle(a, &bundle, parts);
+}
+
+static void bundle_of_4(struct actor *a) { prepare_bundle(a, 4); }
+static void bundle_of_70(struct actor *a) { prepare_bundle(a, 70); }
+static void abort_bundle(struct actor *a) { la_bundle_abort((struct la_bundle *)a->stage->note[2]); }
+
+/* Takes an object of several blocks and frees all of them, the root last. */
+static void survivor_takes_bundle(struct actor *a)
+{
+    struct object *root = la_take(a->heap, (la_link *)a->stage->note[0], NEXT), *part, *next;
+
+    for (part = root ? la_load(a->heap, &root->part) : NULL; part; part = next) {
+        next = la_load(a->heap, &part->part);
+        la_free(part);
+    }
+    la_free(root);
+}
+
+static void bundle_over_ground(struct actor *a)
+{
+    struct la_bundle *bundle;
+
+    push_ground(a);
+    push_noted(a);
+    build_bundle(a, &bundle, 4);
+}
+
+/* ---- peers that died in the middle ---- */
+
+static bool link_is_marked(void *link)
+{
+    return (uintptr_t)atomic_load_explicit((la_link *)link, memory_order_relaxed) >> 48 != 0;
+}
+
+static bool link_is_set(void *link)
+{
+    return atomic_load_explicit((la_link *)link, memory_order_relaxed) != NULL;
+}
+
+/* The link names a stack of two, and the mark of a lane that is no more. */
+static void dies_taking(struct actor *a)
+{
+    take_ground(a);
+    stage_die_when(a, link_is_marked, (void *)a->stage->note[0]);
+    take_noted(a);
+}
+
+/* The link leads to a block in doubt of a lane that is no more. */
+static void dies_publishing(struct actor *a)
+{
+    publish_ground(a);
+    stage_die_when(a, link_is_set, (void *)a->stage->note[0]);
+    publish_noted(a);
+}
+
+static void dies_publishing_a_bundle(struct actor *a)
+{
+    bundle_of_4(a);
+    stage_die_when(a, link_is_set, (void *)a->stage->note[0]);
+    end_bundle(a);
+}
+
+static void hold_another(struct actor *a)
+{
+    a->stage->note[1] = (uintptr_t)stage_fill(a, hold(a, 200), 200, LINKED);
+}
+
+static void recover(struct actor *a)
+{
+    if (la_heap_recover(a->heap, NULL, NULL) <= 0)
+        stage_fail("nobody to recover");
+}
+
+static void holds_much(struct actor *a)
+{
+    struct la_bundle *bundle;
+
+    neighbours(a);
+    for (int i = 0; i < 3; i++) {
+        hold(a, 16);
+        hold(a, 20000);
+        hold(a, LARGE);
+    }
+    hold(a, RUN);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    link_object(a, (la_link *)a->stage->note[0], 200, LINKED);
+    if (la_bundle_begin(a->heap, &bundle) < 0 || !la_bundle_alloc(bundle, 200) || !la_bundle_alloc(bundle, LARGE))
+        stage_fail("bundle");
+}
+
+static void alloc_adopting(struct actor *a)
+{
+    alloc_kept(a, SMALL);
+    alloc_kept(a, 20000);
+    alloc_kept(a, LARGE);
+}
+
+/* ---- roots, attach, detach, reset ---- */
+
+static void name_root(struct actor *a)
+{
+    a->stage->note[0] = (uintptr_t)stage_root(a, "a-new-root");
+}
+
+static void root_is_one(struct actor *a)
+{
+    la_link *root = stage_root(a, "a-new-root"), *again = stage_root(a, "a-new-root");
+
+    if (root != again || atomic_load(root) != NULL || stage_root(a, "another") == root)
+        a->wrong = "a root has not one place, or something in it";
+}
+
+static void attach(struct actor *a) { stage_attach(a, 0); }
+
+static void detach(struct actor *a)
+{
+    if (la_heap_detach(a->heap) < 0)
+        stage_fail("detach");
+}
+
+static void format(struct actor *a)
+{
+    const char *number = strrchr(a->stage->path, '/') + 1;
+    int fd = 0;
+
+    /* The descriptor was inherited. */
+    while (*number)
+        fd = fd * 10 + *number++ - '0';
+    if (la_heap_format(fd, a->stage->heap_size, a->stage->address, "crash") < 0)
+        stage_fail("format");
+}
+
+static void much_to_reset(struct actor *a)
+{
+    static const size_t sizes[] = { 16, 200, 20000, LARGE, RUN };
+    la_link *root = stage_root(a, "root");
+
+    for (unsigned i = 0; i < 2 * sizeof(sizes) / sizeof(*sizes); i++)
+        keep(a, sizes[i / 2], EITHER);
+    link_object(a, root, 200, EITHER);
+    link_object(a, root, LARGE, EITHER);
+}
+
+static void reset(struct actor *a)
+{
+    if (la_heap_reset(a->heap) < 0)
+        stage_fail("reset");
+}
+
+/* ---- mutex ---- */
+
+static struct object *mutex_ground(struct actor *a)
+{
+    struct object *object = keep(a, sizeof(struct object) + 16, LIVE);
+
+    a->stage->note[0] = (uintptr_t)object;
+    return object;
+}
+
+static void prepare_lock(struct actor *a) { mutex_ground(a); }
+
+static void lock(struct actor *a)
+{
+    int r = la_mutex_lock(a->heap, &((struct object *)a->stage->note[0])->mutex);
+
+    if (r != 0 && r != -EOWNERDEAD)
+        stage_fail("lock");
+}
+
+static void prepare_unlock(struct actor *a)
+{
+    mutex_ground(a);
+    lock(a);
+}
+
+static void unlock(struct actor *a)
+{
+    if (la_mutex_unlock(a->heap, &((struct object *)a->stage->note[0])->mutex) < 0)
+        stage_fail("unlock");
+}
+
+static void mutex_can_be_locked(struct actor *a)
+{
+    struct la_mutex *mutex = &((struct object *)a->stage->note[0])->mutex;
+    bool was_locked = atomic_load(&mutex->word) != 0;
+
+    if (la_mutex_lock(a->heap, mutex) != (was_locked ? -EOWNERDEAD : 0) || la_mutex_trylock(a->heap, mutex) != -EDEADLK ||
+        la_mutex_unlock(a->heap, mutex) != 0 || la_mutex_lock(a->heap, mutex) != 0 || la_mutex_unlock(a->heap, mutex) != 0)
+        a->wrong = "the mutex cannot be locked, or the next one is not told that its holder died";
+}
+
+/* ---- the list ---- */
+
+const struct scenario scenarios[] = {
+    { "alloc-first-ever", 0, .act = alloc_64 },
+    { "alloc-16", 0, .prepare = neighbours, .act = alloc_16 },
+    { "alloc-64", 0, .prepare = neighbours, .act = alloc_64 },
+    { "alloc-20000", 0, .prepare = neighbours, .act = alloc_20000 },
+    { "alloc-large", 0, .prepare = neighbours, .act = alloc_large },
+    { "alloc-run", 0, RUN_HEAP, .prepare = neighbours, .act = alloc_run },
+    { "alloc-aligned", 0, .prepare = neighbours, .act = alloc_aligned },
+    { "alloc-page", 0, .prepare = neighbours, .act = alloc_page },
+    { "alloc-words", 0, .prepare = fill_words, .act = alloc_words },
+    { "alloc-macro", 0, .prepare = fill_macro, .act = alloc_macro },
+    { "alloc-dirty-macro", 0, RUN_HEAP, .prepare = dirty_macro, .act = alloc_macro },
+    { "hold-64", SAME_AFTER, .prepare = neighbours, .act = hold_64 },
+    { "hold-20000", SAME_AFTER, .prepare = neighbours, .act = hold_20000 },
+    { "hold-large", SAME_AFTER, .prepare = neighbours, .act = hold_large },
+    { "hold-run", SAME_AFTER | RECOVER_TRACED, RUN_HEAP, .prepare = neighbours, .act = hold_run },
+    { "realloc", 0, .prepare = keep_64, .act = reallocate, .audit = one_of_both },
+
+    { "free-16", 0, .prepare = keep_16, .act = free_noted },
+    { "free-64", 0, .prepare = keep_64, .act = free_noted },
+    { "free-20000", 0, .prepare = keep_20000, .act = free_noted },
+    { "free-large", 0, .prepare = keep_large, .act = free_noted },
+    { "free-run", RECOVER_TRACED, RUN_HEAP, .prepare = keep_run, .act = free_noted },
+    { "free-held-64", SAME_AFTER, .prepare = prepare_hold_64, .act = free_noted },
+    { "free-held-large", SAME_AFTER, .prepare = prepare_hold_large, .act = free_noted },
+    { "free-held-run", SAME_AFTER | RECOVER_TRACED, RUN_HEAP, .prepare = prepare_hold_run, .act = free_noted },
+    { "free-pages", REUSES, .prepare = two_pages, .act = free_pages },
+    { "free-macro", 0, .prepare = second_macro, .act = free_macro },
+
+    { "remote-lane-64", 0, .prepare = other_lane_64, .act = free_noted },
+    { "remote-lane-large", 0, .prepare = other_lane_large, .act = free_noted },
+    { "remote-lane-run", 0, RUN_HEAP, .prepare = other_lane_run, .act = free_noted },
+    { "remote-peer-64", 0, RUN_HEAP, { peer_64 }, .prepare = neighbours, .act = free_noted },
+    { "remote-peer-large", 0, RUN_HEAP, { peer_large }, .prepare = neighbours, .act = free_noted },
+    { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted },
+    { "remote-sweep-20000", 0, .prepare = freed_by_others_20000, .act = alloc_page },
+    { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
+
+    { "publish", RECOVER_TRACED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish-over", RECOVER_TRACED, .prepare = publish_over_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish-inner", RECOVER_TRACED, .prepare = publish_inner_ground, .act = publish_noted },
+    { "publish-run", 0, RUN_HEAP, .prepare = publish_run_ground, .act = publish_noted, .survive = survivor_takes },
+    { "publish-refused", SAME_AFTER, .prepare = publish_over_ground, .act = publish_refused },
+    { "push", RECOVER_TRACED, .prepare = push_ground, .act = push_noted, .survive = survivor_takes },
+    { "keep", 0, .prepare = prepare_keep, .act = keep_noted },
+    { "take", RECOVER_TRACED, .prepare = take_ground, .act = take_noted, .survive = survivor_takes },
+    { "take-last", 0, .prepare = take_last_ground, .act = take_noted, .survive = survivor_pushes },
+    { "take-no-next", 0, .prepare = take_last_ground, .act = take_no_next, .survive = survivor_pushes },
+    { "take-run", 0, RUN_HEAP, .prepare = take_run_ground, .act = take_and_free, .survive = survivor_takes },
+    { "take-free", 0, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
+
+    { "bundle", 0, .prepare = take_ground, .act = whole_bundle, .survive = survivor_pushes },
+    { "bundle-publish", RECOVER_TRACED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_takes_bundle },
+    { "bundle-publish-70", 0, .prepare = bundle_of_70, .act = end_bundle, .survive = survivor_takes_bundle },
+    { "bundle-over", 0, .prepare = bundle_over_ground, .act = end_bundle, .survive = survivor_pushes },
+    { "bundle-abort", SAME_AFTER, .prepare = bundle_of_4, .act = abort_bundle },
+
+    { "dead-taker-take", KEEPS_DEAD | RECOVER_TRACED, 0, { dies_taking }, true, .act = take_noted, .survive = survivor_takes },
+    { "dead-taker-push", KEEPS_DEAD, 0, { dies_taking }, true, .prepare = hold_another, .act = push_noted, .survive = survivor_takes },
+    { "dead-publisher-push", KEEPS_DEAD | RECOVER_TRACED, 0, { dies_publishing }, true, .prepare = hold_another, .act = push_noted,
+      .survive = survivor_pushes },
+    { "dead-publisher-take", KEEPS_DEAD, 0, { dies_publishing }, true, .act = take_noted, .survive = survivor_pushes },
+    { "dead-bundle-push", KEEPS_DEAD, 0, { dies_publishing_a_bundle }, true, .prepare = hold_another, .act = push_noted,
+      .survive = survivor_pushes },
+
+    { "recover-taker", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_taking }, true, .act = recover, .survive = survivor_takes },
+    { "recover-publisher", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_publishing }, true, .act = recover, .survive = survivor_pushes },
+    { "recover-bundle", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_publishing_a_bundle }, true, .act = recover,
+      .survive = survivor_pushes },
+    { "recover-holder", KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = recover, .survive = survivor_takes },
+    { "recover-three", KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much, dies_taking, dies_taking }, true, .act = recover },
+    { "adopt", 0, 0, { neighbours }, true, .act = alloc_adopting },
+
+    { "root", SAME_AFTER, .act = name_root, .audit = root_is_one },
+    { "attach", ATTACHES | NEEDS_STEPS | SAME_AFTER, .act = attach },
+    { "attach-dead-slot", ATTACHES | NEEDS_STEPS | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = attach },
+    { "detach", SAME_AFTER, RUN_HEAP, .prepare = holds_much, .act = detach },
+    { "format", ATTACHES | NEEDS_STEPS | SAME_AFTER | UNFORMATTED, .act = format },
+    { "reset", 0, RUN_HEAP, .prepare = much_to_reset, .act = reset },
+
+    { "mutex-lock", SAME_AFTER, .prepare = prepare_lock, .act = lock, .audit = mutex_can_be_locked },
+    { "mutex-unlock", SAME_AFTER, .prepare = prepare_unlock, .act = unlock, .audit = mutex_can_be_locked },
+    { "mutex-owner-dead", KEEPS_DEAD | SAME_AFTER, 0, { prepare_unlock }, true, .act = lock, .audit = mutex_can_be_locked },
+};
+
+const unsigned scenario_count = sizeof(scenarios) / sizeof(*scenarios);
