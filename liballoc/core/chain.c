@@ -63,7 +63,7 @@ struct claim {
     bool taken;
 };
 
-/* A buffer may be a block of another buffer's chain; else their bytes must be apart. */
+/* A buffer may be a block of a chain over a larger buffer, but not below 2 MiB (one map for both: region_map.c); else their bytes must be apart. */
 static void compare_with_buffer(struct la_chain *chain, void *arg)
 {
     const struct la_segment *s = chain->segment;
@@ -72,7 +72,7 @@ static void compare_with_buffer(struct la_chain *chain, void *arg)
 
     if (!s || claim->base >= s->base + s->size || s->base >= claim->end)
         return;
-    if (la_owner_of((void *)claim->base, &o) == 0 && o.live && claim->end <= (uintptr_t)o.block + o.block_size)
+    if (segment_is_direct(s) && la_owner_of((void *)claim->base, &o) == 0 && o.live && claim->end <= (uintptr_t)o.block + o.block_size)
         return;
     claim->taken = true;
 }
@@ -100,7 +100,8 @@ int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chai
     if (size < LA_CHAIN_MIN_SIZE || (uintptr_t)buffer + size < (uintptr_t)buffer)
         return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain: give it at least %d", size, LA_CHAIN_MIN_SIZE);
     if (is_taken(buffer, size))
-        return la_fail(-EEXIST, "buffer %p overlaps another chain's buffer: destroy that chain first", buffer);
+        return la_fail(-EEXIST, "buffer %p overlaps another chain's buffer: destroy that chain first, or nest in a buffer of 2 MiB or more",
+                       buffer);
     segment = segment_init(buffer, size, false, extra, (void **)&head);
     if (!segment)
         return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain and one block", size);

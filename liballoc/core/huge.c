@@ -41,6 +41,48 @@ static unsigned cache_used;
 static size_t cache_bytes, live_bytes;
 static unsigned colour;
 
+/* ---- mappings, as far as the source's limit allows ---- */
+
+static char *map(size_t size, size_t alignment)
+{
+    char *base;
+
+    if (!source_charge(&la_default_source, size))
+        return NULL;
+    base = os_map_aligned(size, alignment);
+    if (base)
+        return base;
+    source_uncharge(&la_default_source, size);
+    la_fail(-ENOMEM, "the system refuses %zu bytes: RLIMIT_AS, overcommit or memory is exhausted", size);
+    return NULL;
+}
+
+static void unmap(void *base, size_t size)
+{
+    os_unmap(base, size);
+    source_uncharge(&la_default_source, size);
+}
+
+/* The map must have room for the entry before the pages move: afterwards there is no way back. */
+static bool can_be_entered(void *target)
+{
+    return region_reserve((uintptr_t)target, 1);
+}
+
+static char *remap(char *base, size_t old_size, size_t new_size)
+{
+    char *moved;
+
+    if (new_size > old_size && !source_charge(&la_default_source, new_size - old_size))
+        return NULL;
+    moved = os_remap(base, old_size, new_size, SLICE_SIZE, can_be_entered);
+    if (!moved && new_size > old_size)
+        source_uncharge(&la_default_source, new_size - old_size);
+    if (moved && new_size < old_size)
+        source_uncharge(&la_default_source, old_size - new_size);
+    return moved;
+}
+
 /* ---- cache of mappings; under huge_lock ---- */
 
 static void cache_remove(unsigned i)
@@ -51,7 +93,7 @@ static void cache_remove(unsigned i)
 
 static void cache_evict(unsigned i)
 {
-    os_unmap(cache[i].base, cache[i].size);
+    unmap(cache[i].base, cache[i].size);
     cache_remove(i);
 }
 
@@ -210,12 +252,11 @@ static struct la_page *new_mapping(size_t size, size_t alignment, bool *zeroed)
     lock_give(&huge_lock);
     *zeroed = !base;
     if (!base)
-        base = os_map_aligned(length, map_alignment);
+        base = map(length, map_alignment);
     page = base ? la_meta_alloc(sizeof(*page)) : NULL;
     if (!page) {
-        la_fail(-ENOMEM, "the system refuses %zu bytes: RLIMIT_AS, overcommit or memory is exhausted", length);
         if (base)
-            os_unmap(base, got);
+            unmap(base, got);
         return NULL;
     }
     page->mapping = base;
@@ -285,19 +326,13 @@ void huge_free(struct la_page *page)
 {
     leave(page);
     if (!page->listed) {    /* detached */
-        os_unmap(page->mapping, page->mapping_size);
+        unmap(page->mapping, page->mapping_size);
         return;
     }
     lock_take(&huge_lock);
     unlink_live(page);
     lock_give(&huge_lock);
     give_memory(page);
-}
-
-/* The map must have room for the entry before the pages move: afterwards there is no way back. */
-static bool can_be_entered(void *target)
-{
-    return region_reserve((uintptr_t)target, 1);
 }
 
 void *huge_resize(struct la_page *page, size_t size)
@@ -317,7 +352,7 @@ void *huge_resize(struct la_page *page, size_t size)
         need = align_up(need + need / 8, os_page_size());
     /* Out of the map while it moves: nobody but the block's user may look it up. */
     leave(page);
-    base = os_remap(page->mapping, page->mapping_size, need, SLICE_SIZE, can_be_entered);
+    base = remap(page->mapping, page->mapping_size, need);
     if (!base) {
         enter(page);
         return NULL;
@@ -345,8 +380,10 @@ void *huge_alloc_detached(size_t size)
     page->start = (uintptr_t)page + align_up(sizeof(*page), 64);
     page->large_size = length - (page->start - (uintptr_t)page);
     describe(page, NULL);
+    /* Counted, not refused: the interrupted call may hold the source's lock. */
+    atomic_fetch_add_explicit(&la_default_source.outside, length, memory_order_relaxed);
     if (!enter(page)) {
-        os_unmap(page, length);
+        unmap(page, length);
         return NULL;
     }
     return (void *)page->start;

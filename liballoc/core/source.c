@@ -210,21 +210,61 @@ static void add_segment(struct la_source *source, struct la_segment *segment)
         free_push(source, &segment->macros[i]);
 }
 
+/* ---- limit ---- */
+
+static size_t bytes_mapped(const struct la_source *source)
+{
+    return source->mapped + atomic_load_explicit(&source->outside, memory_order_relaxed);
+}
+
+/* Under the lock. */
+static size_t bytes_left(const struct la_source *source)
+{
+    return source->limit ? source->limit - MIN(source->limit, bytes_mapped(source)) : SIZE_MAX;
+}
+
+static void fail_by_limit(const struct la_source *source)
+{
+    la_fail(-ENOMEM, "source limit of %zu bytes reached: raise it with la_source_limit() or free memory", source->limit);
+}
+
+static bool charge_once(struct la_source *source, size_t bytes)
+{
+    bool ok;
+
+    lock_take(&source->lock);
+    ok = bytes <= bytes_left(source);
+    if (ok)
+        atomic_fetch_add_explicit(&source->outside, bytes, memory_order_relaxed);
+    lock_give(&source->lock);
+    return ok;
+}
+
+bool source_charge(struct la_source *source, size_t bytes)
+{
+    /* Cached mappings count: they go first. */
+    if (charge_once(source, bytes) || (huge_trim() > 0 && charge_once(source, bytes)))
+        return true;
+    fail_by_limit(source);
+    return false;
+}
+
+void source_uncharge(struct la_source *source, size_t bytes)
+{
+    atomic_fetch_sub_explicit(&source->outside, bytes, memory_order_relaxed);
+}
+
 /* What to ask for so that @payload bytes fit, within the limit; false: the limit forbids it. */
 static bool plan_growth(struct la_source *source, size_t payload, size_t *min, size_t *wanted)
 {
-    bool limited;
+    bool ok;
 
     lock_take(&source->lock);
     *min = align_up(payload + segment_overhead(payload), SLICE_SIZE);
-    *wanted = MAX(*min, source->next_segment);
-    if (source->limit)
-        *wanted = MIN(*wanted, MAX(*min, source->limit - MIN(source->limit, source->mapped)));
-    limited = source->limit && (*min > source->limit || source->mapped > source->limit - *min);
+    *wanted = MAX(*min, MIN(source->next_segment, bytes_left(source)));
+    ok = *min <= bytes_left(source);
     lock_give(&source->lock);
-    if (limited)
-        la_fail(-ENOMEM, "source limit of %zu bytes reached: raise it with la_source_limit() or free memory", source->limit);
-    return !limited;
+    return ok;
 }
 
 /* A range as the source's owner gives it, laid out; NULL: none, or less than the least. */
@@ -255,8 +295,11 @@ static bool grow_alone(struct la_source *source, size_t payload)
     struct la_segment *segment;
     size_t min, wanted;
 
-    if (!plan_growth(source, payload, &min, &wanted))
+    if (!plan_growth(source, payload, &min, &wanted) &&
+        (source != &la_default_source || huge_trim() == 0 || !plan_growth(source, payload, &min, &wanted))) {
+        fail_by_limit(source);
         return false;
+    }
     segment = acquire_segment(source, min, wanted);
     if (!segment)
         return false;
@@ -651,8 +694,8 @@ int la_source_limit(struct la_source *source, size_t bytes)
     if (!source)
         source = &la_default_source;
     lock_take(&source->lock);
-    if (bytes && source->mapped > bytes)
-        r = la_fail(-EINVAL, "source has %zu bytes mapped already, more than the limit of %zu", source->mapped, bytes);
+    if (bytes && bytes_mapped(source) > bytes)
+        r = la_fail(-EINVAL, "source has %zu bytes mapped already, more than the limit of %zu", bytes_mapped(source), bytes);
     else
         source->limit = bytes;
     lock_give(&source->lock);

@@ -40,6 +40,10 @@ void source_bury_chain(struct la_source *source, struct la_chain *chain);
 /* A chain to use again, or NULL; its queue may hold blocks. */
 struct la_chain *source_exhume_chain(struct la_source *source);
 
+/* Count @bytes mapped outside of its segments against the limit; false: it forbids them (reported). And the reverse, from anywhere. */
+bool source_charge(struct la_source *source, size_t bytes);
+void source_uncharge(struct la_source *source, size_t bytes);
+
 void source_release_segments(struct la_source *source);
 
 /* Around fork: once for every source in use, however many chains use it. */

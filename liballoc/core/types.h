@@ -245,7 +245,8 @@ struct la_source {
     struct la_segment *segments;
     struct la_macro *free_dirty, *free_clean;   /* free macro blocks: maybe resident, surely not */
     struct la_macro *abandoned;                 /* of ended threads, with live blocks */
-    size_t mapped, limit;                       /* bytes; limit 0: none */
+    size_t mapped, limit;                       /* bytes of segments; limit 0: none */
+    _Atomic(size_t) outside;                    /* bytes of huge blocks' own mappings, in use or cached; count against the limit */
     size_t dirty_bytes;                         /* of free_dirty */
     size_t next_segment;                        /* bytes to ask for next */
     uint32_t users;                             /* chains */

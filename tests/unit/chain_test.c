@@ -203,6 +203,26 @@ static void wrong_buffers_are_refused_and_the_result_is_untouched(void **state)
     assert_non_null(la_last_error());
 }
 
+/* Refused before a byte of the block is written. */
+static void a_block_of_a_small_buffer_is_no_buffer(void **state)
+{
+    struct fenced f = fenced_new(512 * KiB, 8);
+    struct la_chain *chain = chain_in(&f), *nested = NULL;
+    unsigned char *block = la_chain_alloc(chain, 64 * KiB);
+
+    (void)state;
+    assert_non_null(block);
+    memset(block, 'a', 64 * KiB);
+    assert_int_equal(la_chain_create_in(block, 64 * KiB, 0, &nested), -EEXIST);
+    assert_non_null(strstr(la_last_error(), "2 MiB"));
+    assert_null(nested);
+    for (unsigned i = 0; i < 64 * KiB; i++)
+        assert_int_equal(block[i], 'a');
+    assert_int_equal(la_chain_destroy(chain), 0);
+    assert_true(fenced_is_intact(&f));
+    fenced_free(&f);
+}
+
 static void assert_second_chain_is_refused(size_t size, size_t shift, size_t length)
 {
     struct fenced f = fenced_new(size, 8);
@@ -537,6 +557,7 @@ int main(void)
         cmocka_unit_test(mixed_sizes_leave_a_buffer_whole),
         cmocka_unit_test(wrong_buffers_are_refused_and_the_result_is_untouched),
         cmocka_unit_test(buffer_given_twice_is_refused_and_the_first_chain_works_on),
+        cmocka_unit_test(a_block_of_a_small_buffer_is_no_buffer),
         cmocka_unit_test(several_buffers_live_in_one_window_of_64_kib),
         cmocka_unit_test(buffer_may_be_a_block_of_another_chain),
         cmocka_unit_test(buffer_inside_a_block_of_a_large_buffer_is_allowed),

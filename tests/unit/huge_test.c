@@ -394,6 +394,41 @@ static void limit_on_the_address_space_is_lived_with(void **state)
 
 /* ---- owners ---- */
 
+static void live_within_the_source_limit(void *arg)
+{
+    size_t taken = 0;
+    char *a, *b;
+
+    (void)arg;
+    CHECK(la_source_limit(NULL, 400 * MiB) == 0);
+    a = la_malloc(100 * MiB);
+    b = la_malloc(100 * MiB);
+    CHECK(a && b);
+    CHECK(la_malloc(300 * MiB) == NULL && strstr(la_last_error(), "limit"));
+    CHECK(la_realloc(a, 320 * MiB) == NULL && strstr(la_last_error(), "limit"));
+    CHECK(la_usable_size(a) >= 100 * MiB);
+    CHECK(la_source_limit(NULL, 150 * MiB) == -EINVAL);
+    /* What is cached gives way. */
+    la_free(b);
+    b = la_malloc(220 * MiB);
+    CHECK(b != NULL);
+    la_free(b);
+    a = la_realloc(a, 250 * MiB);
+    CHECK(a != NULL);
+    la_free(a);
+    while (la_malloc(1 * MiB))
+        taken += 1 * MiB;
+    CHECK(taken > 200 * MiB && taken <= 400 * MiB);
+    CHECK(la_source_limit(NULL, 0) == 0);
+    CHECK(la_malloc(500 * MiB) != NULL);
+}
+
+static void source_limit_counts_huge_blocks(void **state)
+{
+    (void)state;
+    assert_int_equal(run_in_child(live_within_the_source_limit, NULL), 0);
+}
+
 static void block_may_be_freed_by_any_thread(void **state)
 {
     struct la_stats stats = { .struct_size = sizeof(stats) };
@@ -509,6 +544,7 @@ int main(void)
         cmocka_unit_test(block_that_moves_leaves_nothing_in_the_region_map),
         cmocka_unit_test(what_the_system_cannot_give_is_null_and_loses_nothing),
         cmocka_unit_test(limit_on_the_address_space_is_lived_with),
+        cmocka_unit_test(source_limit_counts_huge_blocks),
         cmocka_unit_test(block_may_be_freed_by_any_thread),
         cmocka_unit_test(block_of_an_ended_thread_stays_and_is_counted),
         cmocka_unit_test(chain_that_ends_takes_its_blocks_with_it),

@@ -40,7 +40,7 @@ enum la_chain_flags {
  * Threads: one thread at a time may allocate, any number with LA_CHAIN_MT; any thread may free.
  *
  * Return: 0, -EINVAL (NULL @buffer, unknown bit in @flags), -ENOSPC (@size too small),
- * -EEXIST (@buffer overlaps memory that liballoc already manages), -ENOMEM.
+ * -EEXIST (@buffer overlaps another chain's buffer; a block of a chain over 2 MiB or more may be one), -ENOMEM.
  */
 LA_API int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chain **ret);
 
