@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "core/chain.h"
+#include "core/counted.h"
 #include "core/huge.h"
 #include "core/macroblock.h"
 #include "core/misuse.h"
@@ -206,8 +207,10 @@ static void free_shared_chain(struct la_chain *chain, struct la_page *page, void
 
     lock_take(&chain->lock);
     why = why_not(chain, page, block);
-    if (!why)
+    if (!why) {
+        counted_back(chain, page, block);
         pool_free(chain, page, block);
+    }
     lock_give(&chain->lock);
     if (why)
         report(page, block, why);
@@ -217,9 +220,12 @@ static void free_own(struct la_chain *chain, struct la_page *page, void *block)
 {
     const char *why = why_not(chain, page, block);
 
-    if (why)
+    if (why) {
         report(page, block, why);
-    else if (unlikely(la_tls_busy > 1))
+        return;
+    }
+    counted_back(chain, page, block);
+    if (unlikely(la_tls_busy > 1))
         remote_free_now(page, block);   /* in a signal handler: our own slow path is at work on the chain */
     else
         pool_free(chain, page, block);
@@ -229,9 +235,12 @@ static void free_other(struct la_page *page, void *block)
 {
     const char *why = why_not(NULL, page, block);
 
-    if (why)
+    if (why) {
         report(page, block, why);
-    else if (la_tls_own && la_tls_busy == 1)
+        return;
+    }
+    counted_back(atomic_load_explicit(&page->chain, memory_order_relaxed), page, block);
+    if (la_tls_own && la_tls_busy == 1)
         remote_free(la_tls_own, page, block);
     else
         remote_free_now(page, block);
@@ -246,11 +255,12 @@ static void free_page_block(struct la_page *page, void *block)
         report(page, block, why);
         return;
     }
+    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
     if (page->kind == PAGE_HUGE) {
+        counted_back(owner, page, block);
         huge_free(page);
         return;
     }
-    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
     if (owner->flags & LA_CHAIN_MT)
         free_shared_chain(owner, page, block);
     else if (owner == la_tls_own || owner == la_tls_default)
@@ -341,11 +351,18 @@ size_t la_usable_size(const void *block)
         return block ? shared_usable_size(block) : 0;
     if (page->kind == PAGE_SMALL ? !page_is_block_start(page, block) : (uintptr_t)block != page->start)
         return 0;
-    return usable(page);
+    return usable(page) - counted_tail(atomic_load_explicit(&page->chain, memory_order_relaxed));
+}
+
+static void note_size(struct la_page *page, void *block, size_t size)
+{
+    struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+
+    counted_resized(owner, page, block, counted_size(owner, page, block), size);
 }
 
 /* Grow or shrink where it lies; the block's address afterwards, NULL: it must be copied. */
-static void *resize_in_place(struct la_page *page, void *block, size_t size)
+static void *resize_bytes(struct la_page *page, void *block, size_t size)
 {
     struct la_chain *owner;
     bool ok = false;
@@ -365,6 +382,21 @@ static void *resize_in_place(struct la_page *page, void *block, size_t size)
     }
     la_tls_busy--;
     return ok ? block : NULL;
+}
+
+static void *resize_in_place(struct la_page *page, void *block, size_t size)
+{
+    struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    uint64_t old = counted_size(owner, page, block);
+    size_t bytes;
+    void *there;
+
+    if (__builtin_add_overflow(size, counted_tail(owner), &bytes))
+        return NULL;
+    there = resize_bytes(page, block, bytes);
+    if (there)
+        counted_resized(owner, page, there, old, size);
+    return there;
 }
 
 /* A small block keeps its size when it is freed, and realloc() may leave it where it is: the mark has to tell. */
@@ -391,8 +423,11 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
         return NULL;
     }
     /* Stay while at least half of the block is used: programs shrink and grow in turn. */
-    if (size <= old && size >= old / 2)
+    if (size <= old && size >= old / 2) {
+        if (page && !page_is_shared(page))
+            note_size(page, block, size);
         return block;
+    }
     if (page && !page_is_shared(page) && size > SMALL_MAX) {
         int saved = errno;
         moved = resize_in_place(page, block, size);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "core/counted.h"
 #include "core/huge.h"
 #include "core/macroblock.h"
 #include "core/meta.h"
@@ -43,7 +44,12 @@ void chain_init(struct la_chain *chain, enum la_chain_kind kind, struct la_sourc
         pool_bins_open(chain, bins_memory);
 }
 
-/* The fast path must not serve a chain of several threads: its bins are elsewhere, those at the front read empty. */
+/* The fast path must not serve a chain of several threads, nor one that counts: its bins are elsewhere, those at the front read empty. */
+static bool hides_bins(unsigned flags)
+{
+    return flags & (LA_CHAIN_MT | LA_CHAIN_STATS);
+}
+
 static void hide_bins(struct la_chain *chain, struct la_bin *hidden)
 {
     memcpy(hidden, chain->fast, sizeof(chain->fast));
@@ -53,8 +59,8 @@ static void hide_bins(struct la_chain *chain, struct la_bin *hidden)
 
 static int check_flags(unsigned flags)
 {
-    if (flags & ~(unsigned)LA_CHAIN_MT)
-        return la_fail(-EINVAL, "chain flags %#x: only LA_CHAIN_MT is known", flags);
+    if (flags & ~(unsigned)(LA_CHAIN_MT | LA_CHAIN_STATS))
+        return la_fail(-EINVAL, "chain flags %#x: only LA_CHAIN_MT and LA_CHAIN_STATS are known", flags);
     return 0;
 }
 
@@ -111,7 +117,7 @@ int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chai
     head->chain.slice_shift = segment->slice_shift;
     head->chain.flags = (uint8_t)flags;
     head->source.users = 1;
-    if (flags & LA_CHAIN_MT)
+    if (hides_bins(flags))
         hide_bins(&head->chain, head->hidden);
     if (!segment_is_direct(segment)) {
         r = region_window_add(segment);
@@ -139,7 +145,7 @@ int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **
     if (!chain)
         return la_fail(-ENOMEM, "no memory for a chain");
     chain->flags = (uint8_t)flags;
-    if (flags & LA_CHAIN_MT) {
+    if (hides_bins(flags)) {
         struct la_bin *hidden = la_meta_alloc(sizeof(chain->fast));
         if (!hidden) {
             chain_delete(chain);
@@ -201,6 +207,9 @@ int la_chain_reset(struct la_chain *chain)
         remote_flush(la_tls_own);
     chain_drop_memory(chain);
     chain->taken = chain->large_allocated = 0;
+    atomic_store_explicit(&chain->requested, 0, memory_order_relaxed);
+    atomic_store_explicit(&chain->counted_allocations, 0, memory_order_relaxed);
+    atomic_store_explicit(&chain->counted_frees, 0, memory_order_relaxed);
     return 0;
 }
 
@@ -231,7 +240,7 @@ int la_chain_destroy(struct la_chain *chain)
     lock_take(&chain->source->lock);
     chain->source->users--;
     lock_give(&chain->source->lock);
-    if (chain->flags & LA_CHAIN_MT)
+    if (hides_bins(chain->flags))
         la_meta_free(chain->bins, sizeof(chain->fast));
     chain_delete(chain);
     return 0;
@@ -294,6 +303,7 @@ static void *alloc_once(struct la_chain *chain, size_t alignment, size_t size, b
 /* @alignment 0: the usual. */
 static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *zeroed)
 {
+    size_t bytes;
     void *block;
 
     *zeroed = false;
@@ -302,14 +312,16 @@ static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *
     if (chain->kind == CHAIN_HEAP)
         return shared_alloc(chain, size, alignment);
     chain = resolve(chain);
-    if (!chain)
+    if (!chain || __builtin_add_overflow(size, counted_tail(chain), &bytes))
         return NULL;
     la_tls_busy++;
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);
-    block = alloc_once(chain, alignment, size, zeroed);
-    if (unlikely(!block) && reclaim(chain, size))
-        block = alloc_once(chain, alignment, size, zeroed);
+    block = alloc_once(chain, alignment, bytes, zeroed);
+    if (unlikely(!block) && reclaim(chain, bytes))
+        block = alloc_once(chain, alignment, bytes, zeroed);
+    if (block)
+        counted_out(chain, block, size);
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
     la_tls_busy--;

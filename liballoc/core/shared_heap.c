@@ -31,6 +31,7 @@
 #include "base/fmt.h"
 #include "core/chain.h"
 #include "core/meta.h"
+#include "core/misuse.h"
 #include "core/region_map.h"
 #include "core/shared_fast.h"
 #include "core/shared_pool.h"
@@ -296,7 +297,7 @@ int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
 {
     int r;
 
-    if (flags & ~(unsigned)LA_HEAP_NO_RECOVER) {
+    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT)) {
         close(fd);
         return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
     }
@@ -498,6 +499,12 @@ int la_heap_detach(struct la_heap *heap)
 
 static void fork_prepare(void)
 {
+    const struct la_chain *chain = la_tls_default;
+    const struct la_heap *heap = chain->kind == CHAIN_HEAP ? chain->owner_data : NULL;
+
+    if (heap && (heap->flags & LA_HEAP_FORK_REPORT))
+        misuse_report(heap->base, "is shared heap %s, the default chain of a thread that forks: the child falls back to private memory; "
+                      "use posix_spawn(), or put the previous chain back first", heap->header->name);
     lock_take(&table_lock);
 }
 

@@ -230,6 +230,7 @@ struct la_chain {
     uint64_t large_live, large_bytes;   /* live now */
     _Atomic(uint64_t) huge_live, huge_mapped;   /* huge blocks may be freed by any thread */
     _Atomic(uint64_t) remote_frees;
+    _Atomic(uint64_t) requested, counted_allocations, counted_frees;    /* of LA_CHAIN_STATS, see counted.h */
     struct la_list all;                 /* of every chain of the process; under chains_lock */
     void *owner_data;                   /* lane, group: whoever stands on top */
     void *meta;                         /* block of the metadata allocator that holds this chain, or NULL */

@@ -1,7 +1,8 @@
 /*
  * stats.c - figures of chains, sources and huge blocks.
  *
- * The fast path counts nothing: what is live follows from what pages gave out and what bins hold.
+ * The fast path counts nothing: what is live follows from what pages gave out and what bins hold. Chains with LA_CHAIN_STATS do not
+ * use it and count each call (core/counted.h).
  */
 #include <errno.h>
 #include <string.h>
@@ -77,6 +78,11 @@ static void add_chain(struct la_chain *chain, void *arg)
     for (struct la_macro *m = chain->macros; m; m = m->chain_next)
         add_macro(&own, m);
     subtract_bins(&own, chain);
+    if (chain->flags & LA_CHAIN_STATS) {
+        own.requested = atomic_load_explicit(&chain->requested, memory_order_relaxed);
+        own.allocations = atomic_load_explicit(&chain->counted_allocations, memory_order_relaxed);
+        own.frees = atomic_load_explicit(&chain->counted_frees, memory_order_relaxed);
+    }
     own.huge_blocks = atomic_load_explicit(&chain->huge_live, memory_order_relaxed);
     own.blocks += chain->large_live + own.huge_blocks;
     own.allocated += chain->large_bytes;

@@ -11,7 +11,7 @@
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
-enum { LA_FLAGS = LA_HEAP_NO_RECOVER };
+enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT };
 
 /* Of the name the daemon judges; here only that it fits into a message. */
 static int put_name(struct wire_message *m, const char *name)

@@ -196,7 +196,7 @@ static void wrong_buffers_are_refused_and_the_result_is_untouched(void **state)
     assert_int_equal(la_chain_create_in(memory, LA_CHAIN_MIN_SIZE - 1, 0, &chain), -ENOSPC);
     assert_int_equal(la_chain_create_in(memory, 0, 0, &chain), -ENOSPC);
     assert_int_equal(la_chain_create_in(memory, SIZE_MAX, 0, &chain), -ENOSPC);
-    assert_int_equal(la_chain_create_in(memory, sizeof(memory), 2, &chain), -EINVAL);
+    assert_int_equal(la_chain_create_in(memory, sizeof(memory), 4, &chain), -EINVAL);
     assert_ptr_equal(chain, memory);
     for (size_t i = 0; i < sizeof(memory); i++)
         assert_int_equal((unsigned char)memory[i], CANARY);

@@ -191,6 +191,33 @@ static void processes_are_listed(void **state)
     assert_true(process.alive);
 }
 
+static void a_fork_with_its_default_chain_in_a_heap_is_reported_if_asked(void **state)
+{
+    struct shared *s = *state;
+
+    la_misuse_set(LA_MISUSE_REPORT, NULL, NULL);
+    for (unsigned flags = 0; flags <= LA_HEAP_FORK_REPORT; flags++) {
+        unsigned long before = la_misuse_count();
+        struct la_chain *previous;
+        int status;
+        pid_t pid;
+
+        assert_int_equal(la_heap_detach(s->heap), 0);
+        assert_int_equal(la_heap_attach(s->name, flags, &s->heap), 0);
+        previous = la_default_set(la_heap_chain(s->heap, LA_KEEP));
+        pid = fork();
+        if (pid == 0) {
+            char *block = la_malloc(100);
+            _exit(block && heap_around(block) == NULL ? 0 : 1);
+        }
+        la_default_set(previous);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(la_misuse_count() - before, flags);
+    }
+    assert_non_null(strstr(la_last_error(), "posix_spawn"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +230,7 @@ int main(void)
         cmocka_unit_test(format_refuses_small_sizes_bad_names_and_bad_addresses),
         shared_test(threads_give_their_lanes_back),
         shared_test(a_forked_child_has_no_heap_and_its_parent_keeps_its_own),
+        shared_test(a_fork_with_its_default_chain_in_a_heap_is_reported_if_asked),
         shared_test(processes_are_listed),
     };
 

@@ -26,6 +26,7 @@ struct la_source;
 
 enum la_chain_flags {
     LA_CHAIN_MT = 1u << 0,      /* many threads may allocate: calls are serialised by a lock */
+    LA_CHAIN_STATS = 1u << 1,   /* count every call (stats.h: requested, frees, exact allocations): slower, 8 bytes more per block */
 };
 
 /**

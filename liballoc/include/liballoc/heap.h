@@ -48,6 +48,11 @@ typedef _Atomic(uint32_t) la_word;
 enum la_policy { LA_KEEP = 0, LA_HELD = 1 };
 
 enum la_heap_flags {
+    /*
+     * A fork() by a thread whose default chain is the heap's is reported as a misuse before it happens (la_misuse_set() says whether the process
+     * then goes on): the child would allocate from private memory, and cannot touch what lies in the heap. exec and posix_spawn() are fine.
+     */
+    LA_HEAP_FORK_REPORT = 1u << 0,
     LA_HEAP_NO_RECOVER = 1u << 1,   /* do not recover dead processes at attach (for fsck and tests) */
 };
 

@@ -17,10 +17,13 @@ struct la_stats {
     uint64_t allocated;             /* bytes of live blocks, rounded to their size class */
     uint64_t cached;                /* bytes of free blocks that the chain keeps: bins and pages */
     uint64_t mapped;                /* bytes of macro blocks and huge blocks the chain holds */
-    uint64_t allocations;           /* about the blocks handed out so far: taken from pages, less what bins hold now */
+    uint64_t allocations;           /* blocks handed out so far; exact with LA_CHAIN_STATS, else about: taken from pages, less what
+                                       bins hold now */
     uint64_t remote_frees;          /* blocks that came back through the remote free queue */
     uint64_t macro_blocks;          /* macro blocks held */
     uint64_t huge_blocks;           /* live blocks with a mapping of their own */
+    uint64_t requested;             /* bytes asked for in live blocks; only chains with LA_CHAIN_STATS count them */
+    uint64_t frees;                 /* blocks freed so far, also those still in a queue; the same */
 };
 
 /**
@@ -28,8 +31,8 @@ struct la_stats {
  * @chain: NULL: the calling thread's own chain
  * @ret:   filled; set struct_size first
  *
- * Threads: called by the chain's user while nobody else allocates, all but @ret->allocations is exact, with blocks that wait in the
- * remote free queue still counted as live; else a snapshot.
+ * Threads: called by the chain's user while nobody else allocates, all is exact but what is said above, with blocks that wait in the
+ * remote free queue still counted in @ret->blocks and @ret->allocated; else a snapshot.
  * Return: 0, -EINVAL.
  */
 LA_API int la_chain_stats(struct la_chain *chain, struct la_stats *ret);
