@@ -259,6 +259,7 @@ static void run_victim(struct course *course, struct trace *trace, enum trace_mo
         die();
     }
     end_victim(pid, course, trace);
+    stage_track_made(&actor);
 }
 
 static void run_recoverer(struct course *course, struct trace *trace, enum trace_mode mode)

@@ -54,9 +54,7 @@ static void neighbours(struct actor *a)
 
 static void alloc_kept(struct actor *a, size_t size)
 {
-    void *block = la_heap_alloc(a->heap, size);
-
-    stage_track(a, block, size, EITHER);
+    stage_made(a, la_heap_alloc(a->heap, size), size);
 }
 
 static void alloc_16(struct actor *a) { alloc_kept(a, 16); }
@@ -204,7 +202,7 @@ static void fill_words(struct actor *a)
 {
     neighbours(a);
     for (int i = 0; i < 4 * 4096; i++)
-        hold(a, 16);
+        stage_track(a, la_heap_alloc(a->heap, 16), 16, LIVE);
 }
 
 static void alloc_words(struct actor *a)
@@ -253,14 +251,15 @@ static void free_macro(struct actor *a)
 
 static void alloc_aligned(struct actor *a)
 {
-    stage_track(a, la_chain_aligned_alloc(la_heap_chain(a->heap, LA_KEEP), 4096, 5000), 5000, EITHER);
+    stage_made(a, la_chain_aligned_alloc(la_heap_chain(a->heap, LA_KEEP), 4096, 5000), 5000);
 }
 
 static void reallocate(struct actor *a)
 {
     void *block = la_chain_realloc(la_heap_chain(a->heap, LA_KEEP), (void *)a->stage->note[0], 5000);
 
-    a->stage->note[1] = (uintptr_t)stage_track(a, block, 5000, EITHER);
+    stage_made(a, block, 5000);
+    a->stage->note[1] = (uintptr_t)block;
 }
 
 static bool is_live(struct actor *a, uintptr_t block)
