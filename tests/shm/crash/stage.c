@@ -126,6 +126,15 @@ void stage_forget(struct actor *a, void *block)
     *t = a->stage->tracked[--a->stage->tracked_count];
 }
 
+void stage_change(struct actor *a, void *block, enum fate fate)
+{
+    struct tracked *t = find(a, block);
+
+    if (!t)
+        stage_fail("%p is not tracked", block);
+    t->fate = fate;
+}
+
 void stage_attach(struct actor *a, unsigned flags)
 {
     int fd = open(a->stage->path, O_RDWR | O_CLOEXEC);

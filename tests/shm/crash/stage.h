@@ -21,7 +21,7 @@ enum fate {
     LIVE,       /* outlives everything, and nobody touches its bytes */
     EITHER,     /* the operation allocates or frees it: live before or after */
     LINKED,     /* live exactly while the roots lead to it */
-    PEER_HELD,  /* held by a peer that is alive */
+    PEER_HELD,  /* held by a peer that is alive, or by the checker */
 };
 
 struct tracked {
@@ -78,6 +78,8 @@ void stage_track_made(struct actor *a);
 /* The same as stage_track(), and its bytes are written, to be verified in each image. */
 void *stage_fill(struct actor *a, void *block, size_t size, enum fate fate);
 void stage_forget(struct actor *a, void *block);
+/* From here on the block has another fate. */
+void stage_change(struct actor *a, void *block, enum fate fate);
 bool stage_is_whole(const struct stage *stage, const struct tracked *t);
 
 void stage_attach(struct actor *a, unsigned flags);
