@@ -57,6 +57,7 @@ static struct totals all;
 static bool full, steps, first, list;
 static int checkers = -1;       /* socket to the process that forks checkers */
 static pid_t checkers_pid;
+static int resume_pipe[2];      /* a byte in it lets a peer go on */
 
 /* ---- checkers ---- */
 
@@ -355,6 +356,8 @@ static void be_peer(const struct scenario *scenario, unsigned i)
 {
     struct la_heap_process everybody[2 * MAX_PEERS];
     struct actor actor = { .stage = stage };
+    const char *wrong;
+    char go;
     int n;
 
     stage_attach(&actor, LA_HEAP_NO_RECOVER);
@@ -366,8 +369,13 @@ static void be_peer(const struct scenario *scenario, unsigned i)
     atomic_store(&stage->arrived, i + 1);
     if (scenario->peers_die)
         die();
-    for (;;)
-        pause();
+    /* Until resume_peer(), or for ever. */
+    while (read(resume_pipe[0], &go, 1) != 1)
+        ;
+    wrong = scenario->resume(&actor);
+    if (wrong)
+        snprintf(stage->verdict.text, sizeof(stage->verdict.text), "%s", wrong);
+    _exit(wrong != NULL);
 }
 
 static void wait_for_peer(const struct scenario *scenario, pid_t pid, unsigned i)
@@ -398,9 +406,9 @@ static void start_peers(const struct scenario *scenario, pid_t pids[MAX_PEERS])
     stage->peers_alive = stage->peers && !scenario->peers_die;
 }
 
-static void end_peers(pid_t pids[MAX_PEERS])
+static void end_peers(const pid_t *pids, unsigned count)
 {
-    for (unsigned i = 0; stage->peers_alive && i < stage->peers; i++) {
+    for (unsigned i = 0; stage->peers_alive && i < count; i++) {
         kill(pids[i], SIGKILL);
         waitpid(pids[i], NULL, 0);
     }
@@ -445,7 +453,7 @@ static struct trace *trace_operation(struct course *course, enum trace_mode mode
         stage_fail("no memory for a trace");
     start_peers(scenario, peers);
     run_victim(course, trace, mode);
-    end_peers(peers);
+    end_peers(peers, stage->peers);
     close(fd);
     return trace;
 }
@@ -478,6 +486,72 @@ static void compare_modes(struct course *course, const struct trace *trace, enum
     trace_destroy(other);
 }
 
+/* ---- owners that live ---- */
+
+static bool count_down(void *left)
+{
+    return --*(uint64_t *)left == 0;
+}
+
+/* A victim that dies after its @store-th store into the heap, or after the operation. */
+static void run_short_victim(const struct scenario *scenario, uint64_t store)
+{
+    struct actor actor = { .stage = stage };
+    pid_t pid = start();
+    int status;
+
+    if (pid == 0) {
+        stage_attach(&actor, 0);
+        if (scenario->prepare)
+            scenario->prepare(&actor);
+        stage_die_when(&actor, count_down, &store);
+        scenario->act(&actor);
+        stage->finished = true;
+        die();
+    }
+    if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        stage_fail("%s: the victim ended with status %#x", scenario->name, status);
+}
+
+static void recover_by_another(void)
+{
+    struct actor actor = { .stage = stage };
+    pid_t pid = start();
+
+    if (pid == 0) {
+        stage_attach(&actor, LA_HEAP_NO_RECOVER);
+        if (la_heap_recover(actor.heap, NULL, NULL) != 1)
+            stage_fail("nobody to recover");
+        la_heap_detach(actor.heap);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+/* An image cannot say what a process that lives remembers: so here the victim really dies, after each store in turn. */
+static void resume_peer(struct course *course)
+{
+    const struct scenario *scenario = course->scenario;
+
+    for (uint64_t store = 1; store == 1 || !stage->finished; store++) {
+        pid_t peers[MAX_PEERS];
+        int fd = make_heap(scenario), status;
+
+        start_peers(scenario, peers);
+        run_short_victim(scenario, store);
+        recover_by_another();
+        all.checks++;
+        if (write(resume_pipe[1], "", 1) != 1 || waitpid(peers[0], &status, 0) != peers[0])
+            abort();
+        if (!WIFEXITED(status))
+            report(course, "after store", store, 0, "the peer that lives crashes");
+        else if (WEXITSTATUS(status) != 0)
+            report(course, "after store", store, 0, stage->verdict.text);
+        end_peers(peers + 1, stage->peers - 1);
+        close(fd);
+    }
+}
+
 static void run_scenario(const struct scenario *scenario)
 {
     enum trace_mode mode = full || steps || scenario->flags & NEEDS_STEPS ? TRACE_STEPS : TRACE_STORES;
@@ -494,6 +568,8 @@ static void run_scenario(const struct scenario *scenario)
     trace = trace_operation(&course, mode);
     check_images(&course, trace);
     trace_destroy(trace);
+    if (scenario->resume)
+        resume_peer(&course);
     all.paths++;
     all.instructions += course.steps;
     all.images += course.seen.used;
@@ -572,6 +648,8 @@ int main(int argc, char **argv)
     if (stage == MAP_FAILED)
         return 1;
     start_checkers();
+    if (pipe(resume_pipe) < 0)
+        return 1;
     for (unsigned i = 0; i < scenario_count; i++)
         if (is_wanted(&scenarios[i], argc - 1, argv + 1))
             run_scenario(&scenarios[i]);

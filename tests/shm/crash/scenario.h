@@ -29,6 +29,11 @@ struct scenario {
     void (*act)(struct actor *);
     /* In a checker, before recovery: what a process that did not die may do at that moment. Images are checked with and without. */
     void (*survive)(struct actor *);
+    /*
+     * In the first peer, which lives: when the victim has died after each of its stores in turn, and was recovered by a third process. What
+     * is wrong, or NULL.
+     */
+    const char *(*resume)(struct actor *);
     /* In a checker, after recovery: what the model cannot say. Sets a->wrong. */
     void (*audit)(struct actor *);
 };

@@ -306,17 +306,36 @@ static void peer(struct actor *a, size_t size)
 {
     keep(a, SMALL, LIVE);
     a->stage->note[0] = (uintptr_t)keep(a, size, EITHER);
+    a->stage->note[1] = size;
     stage_fill(a, hold(a, SMALL), SMALL, PEER_HELD);
     stage_fill(a, hold(a, LARGE), LARGE, PEER_HELD);
 }
 
 static void peer_64(struct actor *a) { peer(a, SMALL); }
+static void peer_20000(struct actor *a) { peer(a, 20000); }
 static void peer_large(struct actor *a) { peer(a, LARGE); }
 
 static void peer_run(struct actor *a)
 {
     peer(a, RUN);
     stage_fill(a, hold(a, RUN), RUN, PEER_HELD);
+}
+
+/* What was freed while its owner lives must be of use to the owner, before the heap is full. */
+static const char *owner_gets_it_back(struct actor *a)
+{
+    void *wanted = (void *)a->stage->note[0], *block;
+    size_t size = (size_t)a->stage->note[1];
+
+    if (la_usable_size(wanted) != 0)
+        return NULL;    /* it was not freed */
+    do {
+        block = la_heap_alloc(a->heap, size);
+        /* Larger ones may be cut from the same memory elsewhere. */
+        if (block && (uintptr_t)block <= (uintptr_t)wanted && (uintptr_t)wanted < (uintptr_t)block + size)
+            return NULL;
+    } while (block);
+    return "the heap is full, but its owner never got the freed block back";
 }
 
 static void *hold_in_thread(void *argument)
@@ -692,9 +711,10 @@ const struct scenario scenarios[] = {
     { "remote-lane-held", SAME_AFTER, .prepare = other_lane_holds, .act = free_noted },
     { "remote-lane-large", 0, .prepare = other_lane_large, .act = free_noted },
     { "remote-lane-run", 0, RUN_HEAP, .prepare = other_lane_run, .act = free_noted },
-    { "remote-peer-64", 0, RUN_HEAP, { peer_64 }, .prepare = neighbours, .act = free_noted },
-    { "remote-peer-large", 0, RUN_HEAP, { peer_large }, .prepare = neighbours, .act = free_noted },
-    { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted },
+    { "remote-peer-64", 0, 0, { peer_64 }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "remote-peer-20000", 0, 0, { peer_20000 }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "remote-peer-large", 0, 0, { peer_large }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
     { "remote-sweep-20000", 0, .prepare = freed_by_others_20000, .act = alloc_page },
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 

@@ -47,6 +47,7 @@ struct stage {
     uint32_t peer_slot[MAX_PEERS];
     bool peers_alive;
     _Atomic(uint32_t) arrived;      /* peers that have done their part */
+    bool finished;                  /* the victim was not killed before the end */
     uintptr_t note[NOTES];          /* of the scenario */
     uint32_t made_count;
     struct { uintptr_t block; uint64_t size; } made[MAX_MADE];
