@@ -9,8 +9,8 @@
  * operation: it is traced on an image, and the images of that are checked by the same model (the death of the recoverer).
  *
  *   default   stops at stores (trace.c); recovery traced for scenarios that ask for it
- *   --full    every instruction; recovery traced on every image, at its stores, and on some at every instruction. $LA_CRASH_IMAGES=full
- *             is the same
+ *   --full    every instruction, and both ways compared; recovery traced on every image, at its stores, and on one image of those that ask
+ *             for it at every instruction. $LA_CRASH_IMAGES=full is the same
  *   --steps   every instruction, recovery as by default
  *   --first   end at the first finding
  *   --list    print the names of the scenarios
@@ -322,7 +322,7 @@ static void consider_recovery(struct course *course, const struct images *images
     if (course->scenario->flags & UNFORMATTED)
         return;
     if (full || course->scenario->flags & RECOVER_TRACED)
-        trace_recovery(course, images, full && number == 8 ? TRACE_STEPS : TRACE_STORES);
+        trace_recovery(course, images, full && number == 8 && course->scenario->flags & RECOVER_TRACED ? TRACE_STEPS : TRACE_STORES);
 }
 
 static void check_images(struct course *course, const struct trace *trace)
