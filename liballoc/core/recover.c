@@ -37,12 +37,25 @@ static void count_freed(const struct dead *dead, size_t bytes)
     dead->obituary->bytes += bytes;
 }
 
-/* Free one block if a dead lane has it. */
+/* The macro block is some living lane's; the dead's own are about to be abandoned, and looked through by whoever adopts them. */
+static bool owner_lives(const struct dead *dead, uint32_t macro)
+{
+    uint64_t owner = atomic_load_explicit(&dead->heap->macros[macro].owner, memory_order_relaxed);
+
+    return owner_state(owner) == OWNER_LANE && !lane_is_dead(dead, owner_lane(owner));
+}
+
+/*
+ * Free one block if a dead lane has it. One that is free already may have been freed by the dead just before it could tell the owner of the
+ * page: told again, as the owner would not look there while it lives, and one more look does no harm.
+ */
 static void reclaim_word(const struct dead *dead, struct block_ref *ref)
 {
     word_t w = atomic_load_explicit(ref->word, memory_order_relaxed);
     enum word_state state = word_state(w, ref->epoch);
 
+    if (state == WORD_FREE && owner_lives(dead, ref->macro))
+        block_hint(ref);
     if ((state != WORD_HELD && state != WORD_IN_DOUBT) || !lane_is_dead(dead, word_lane(w)))
         return;
     if (block_release(ref, w)) {

@@ -7,6 +7,7 @@
  *   C4  the bytes of live blocks are what their owner wrote
  *   C5  a block that is LINKED is live exactly when the roots lead to it, and no link leads to a block that is not live
  *   C6  the heap can be used: blocks of all kinds are allocated, none of them live already; published, taken, freed; then C2 and C3 again
+ *       and the free slices are all there
  *   C7  when the peers die as well, what they held is free
  *
  * A checker is allowed to crash or to hang: whoever started it counts that as a finding.
@@ -213,8 +214,11 @@ static void follow_roots(struct check *c)
     la_link *root;
 
     memset(c->reached, 0, MAX_TRACKED);
-    for (unsigned i = 0; la_heap_root_at(c->actor.heap, i, &name, &root) == 0; i++)
+    for (unsigned i = 0; la_heap_root_at(c->actor.heap, i, &name, &root) == 0; i++) {
+        if (!name[0])
+            bad(c, "root %u has no name", i);
         follow(c, (uintptr_t)atomic_load(root), name);
+    }
 }
 
 static void check_model(struct check *c, const char *when)
@@ -325,17 +329,29 @@ static void use_links(struct check *c)
     la_free(second);
 }
 
-static uint64_t count_capacity(struct check *c)
+/*
+ * Blocks of one slice until the heap is full. Each macro block has 32 slices, one of them for state words; what pages and runs do not
+ * cover must be there.
+ */
+static void use_everything(struct check *c)
 {
-    enum { MAX = 4096 };
+    enum { MAX = 4096, SLICE = 65536 };
     static void *blocks[MAX];
-    unsigned n = 0, i;
+    struct la_fsck counts = fsck(c, "in use");
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    uint64_t covered = counts.pages + 3, n = 0, i;
 
-    while (n < MAX && (blocks[n] = la_heap_hold(c->actor.heap, 60000)) != NULL)
-        n++;
+    for (i = 0; i < 4; i++)
+        covered += counts.bytes[i] / SLICE;
+    for (; n < MAX && (blocks[n] = la_heap_hold(c->actor.heap, SLICE - 4096)) != NULL; n++)
+        check_fresh(c, blocks[n], SLICE - 4096);
     for (i = 0; i < n; i++)
         la_free(blocks[i]);
-    return n;
+    la_heap_info(c->actor.heap, &info);
+    c->verdict->capacity = n;
+    /* What is free in the macro blocks of a peer that lives is the peer's. */
+    if (!c->actor.stage->peers_alive && n + covered < (uint64_t)info.macro_blocks * 31)
+        bad(c, "room for %lu blocks of a slice, %lu slices are in use, of %u macro blocks: something leaks", n, covered, info.macro_blocks);
 }
 
 static void misused(void *user, const void *pointer, const char *text)
@@ -399,7 +415,7 @@ static void use_heap(struct check *c)
     use_blocks(c, la_heap_hold);
     use_links(c);
     if (c->flags & CHECK_CAPACITY)
-        c->verdict->capacity = count_capacity(c);
+        use_everything(c);
 }
 
 void check_image(struct stage *shared, const struct scenario *scenario, unsigned flags)

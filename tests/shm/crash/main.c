@@ -1,7 +1,7 @@
 /*
  * main.c - crash images of every operation of a shared heap.
  *
- *   crash_images [--full] [--list] [--steps] [SCENARIO-PREFIX...]
+ *   crash_images [--full] [--steps] [--first] [--list] [SCENARIO-PREFIX...]
  *
  * For each scenario: a heap is made and prepared; the victim performs one operation, and the heap's file is logged after every instruction
  * of it. Each distinct state of the file is an image: what would be there, had the process been killed at that instruction.
@@ -9,9 +9,11 @@
  * operation: it is traced on an image, and the images of that are checked by the same model (the death of the recoverer).
  *
  *   default   stops at stores (trace.c); recovery traced for scenarios that ask for it
- *   --full    every instruction; recovery traced on every image, at its stores, and on some at every instruction. $LA_CRASH_IMAGES=full
- *             is the same
+ *   --full    every instruction, and both ways compared; recovery traced on every image, at its stores, and on one image of those that ask
+ *             for it at every instruction. $LA_CRASH_IMAGES=full is the same
  *   --steps   every instruction, recovery as by default
+ *   --first   end at the first finding
+ *   --list    print the names of the scenarios
  *
  * Beyond single images: what is live changes at most once from "before" to "after" in the course of an operation, and the
  * heap can take as much at any moment as before or after it.
@@ -25,6 +27,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -36,7 +39,9 @@
 #include "image.h"
 #include "trace.h"
 
-enum { MAX_CHANGES = 1 << 18, CHECK_SECONDS = 60, MAX_REPORTS = 5 };
+enum { MAX_CHANGES = 1 << 18, CHECK_SECONDS = 60, VICTIM_SECONDS = 600, MAX_REPORTS = 5 };
+
+extern char __executable_start;     /* of the linker */
 
 struct totals {
     unsigned paths;
@@ -49,8 +54,10 @@ struct totals {
 
 static struct stage *stage;
 static struct totals all;
-static bool full, steps, list;
+static bool full, steps, first, list;
 static int checkers = -1;       /* socket to the process that forks checkers */
+static pid_t checkers_pid;
+static int resume_pipe[2];      /* a byte in it lets a peer go on */
 
 /* ---- checkers ---- */
 
@@ -81,16 +88,21 @@ static void serve_orders(int fd)
 static void start_checkers(void)
 {
     int ends[2];
-    pid_t pid;
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 || (pid = fork()) < 0)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 || (checkers_pid = fork()) < 0)
         abort();
-    if (pid == 0) {
+    if (checkers_pid == 0) {
         close(ends[0]);
         serve_orders(ends[1]);
     }
     close(ends[1]);
     checkers = ends[0];
+}
+
+static void stop_checkers(void)
+{
+    close(checkers);
+    waitpid(checkers_pid, NULL, 0);
 }
 
 static void set_path(int fd)
@@ -138,8 +150,10 @@ static void report(struct course *course, const char *what, uint64_t step, uintp
         return;
     printf("# bad: %s, %s %lu", course->scenario->name, what, step);
     if (at)
-        printf(" (at %#lx)", at - (uintptr_t)trace_begin);
+        printf(" (addr2line %#lx)", at - (uintptr_t)&__executable_start);
     printf(": %s\n", text);
+    if (first)
+        exit(1);
 }
 
 static unsigned check_variants(const struct scenario *scenario, uint32_t image)
@@ -166,7 +180,7 @@ static void follow_course(struct course *course, const struct images *images)
         course->first_capacity = course->least_capacity = course->capacity = verdict->capacity;
         return;
     }
-    if (flipped & course->changed && !(course->scenario->flags & REUSES))
+    if (flipped & course->changed && !(course->scenario->flags & UNEVEN))
         report(course, "instruction", images->step, images->at, "what was done is undone by dying later");
     course->changed |= flipped;
     course->live = verdict->live;
@@ -231,8 +245,10 @@ static pid_t start(void)
 
     if (pid < 0)
         abort();
-    if (pid == 0)
+    if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        alarm(VICTIM_SECONDS);
+    }
     return pid;
 }
 
@@ -259,6 +275,7 @@ static void run_victim(struct course *course, struct trace *trace, enum trace_mo
         die();
     }
     end_victim(pid, course, trace);
+    stage_track_made(&actor);
 }
 
 static void run_recoverer(struct course *course, struct trace *trace, enum trace_mode mode)
@@ -305,7 +322,7 @@ static void consider_recovery(struct course *course, const struct images *images
     if (course->scenario->flags & UNFORMATTED)
         return;
     if (full || course->scenario->flags & RECOVER_TRACED)
-        trace_recovery(course, images, full && number == 8 ? TRACE_STEPS : TRACE_STORES);
+        trace_recovery(course, images, full && number == 8 && course->scenario->flags & RECOVER_TRACED ? TRACE_STEPS : TRACE_STORES);
 }
 
 static void check_images(struct course *course, const struct trace *trace)
@@ -324,7 +341,7 @@ static void check_images(struct course *course, const struct trace *trace)
         report(course, "instruction", 0, 0, "the operation changes nothing: it is not tested");
     if (course->bad == 0 && !(course->scenario->flags & SAME_AFTER) && course->first_live == course->live)
         report(course, "instruction", 0, 0, "after the operation the same blocks are live as before: it is not tested");
-    if (course->least_capacity < course->first_capacity && course->least_capacity < course->capacity) {
+    if (!(course->scenario->flags & UNEVEN) && course->least_capacity < course->first_capacity && course->least_capacity < course->capacity) {
         char text[200];
 
         snprintf(text, sizeof(text), "room for %lu blocks before and %lu after, but %lu in between: something leaks", course->first_capacity,
@@ -339,6 +356,8 @@ static void be_peer(const struct scenario *scenario, unsigned i)
 {
     struct la_heap_process everybody[2 * MAX_PEERS];
     struct actor actor = { .stage = stage };
+    const char *wrong;
+    char go;
     int n;
 
     stage_attach(&actor, LA_HEAP_NO_RECOVER);
@@ -350,8 +369,13 @@ static void be_peer(const struct scenario *scenario, unsigned i)
     atomic_store(&stage->arrived, i + 1);
     if (scenario->peers_die)
         die();
-    for (;;)
-        pause();
+    /* Until resume_peer(), or for ever. */
+    while (read(resume_pipe[0], &go, 1) != 1)
+        ;
+    wrong = scenario->resume(&actor);
+    if (wrong)
+        snprintf(stage->verdict.text, sizeof(stage->verdict.text), "%s", wrong);
+    _exit(wrong != NULL);
 }
 
 static void wait_for_peer(const struct scenario *scenario, pid_t pid, unsigned i)
@@ -382,9 +406,9 @@ static void start_peers(const struct scenario *scenario, pid_t pids[MAX_PEERS])
     stage->peers_alive = stage->peers && !scenario->peers_die;
 }
 
-static void end_peers(pid_t pids[MAX_PEERS])
+static void end_peers(const pid_t *pids, unsigned count)
 {
-    for (unsigned i = 0; stage->peers_alive && i < stage->peers; i++) {
+    for (unsigned i = 0; stage->peers_alive && i < count; i++) {
         kill(pids[i], SIGKILL);
         waitpid(pids[i], NULL, 0);
     }
@@ -417,24 +441,135 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* Prepares the ground and traces the operation on it. */
+static struct trace *trace_operation(struct course *course, enum trace_mode mode)
+{
+    const struct scenario *scenario = course->scenario;
+    pid_t peers[MAX_PEERS];
+    int fd = make_heap(scenario);
+    struct trace *trace = trace_create(stage->heap_size, MAX_CHANGES);
+
+    if (!trace)
+        stage_fail("no memory for a trace");
+    start_peers(scenario, peers);
+    run_victim(course, trace, mode);
+    end_peers(peers, stage->peers);
+    close(fd);
+    return trace;
+}
+
+static uint32_t count_images(const struct trace *trace)
+{
+    struct image_set seen = { 0 };
+    struct images images;
+    uint32_t n;
+
+    images_open(&images, trace);
+    while (images_next(&images))
+        image_set_add(&seen, images.hash);
+    images_close(&images);
+    n = seen.used;
+    image_set_free(&seen);
+    return n;
+}
+
+/* Stops at every instruction and stops at stores must find the same. (Images hold process ids: only their number can be compared.) */
+static void compare_modes(struct course *course, const struct trace *trace, enum trace_mode mode)
+{
+    struct trace *other = trace_operation(course, mode == TRACE_STEPS ? TRACE_STORES : TRACE_STEPS);
+    uint32_t expected = count_images(trace), found = count_images(other);
+    char text[100];
+
+    snprintf(text, sizeof(text), "%u images, but %u when traced in the other mode", expected, found);
+    if (expected != found)
+        report(course, "instruction", 0, 0, text);
+    trace_destroy(other);
+}
+
+/* ---- owners that live ---- */
+
+static bool count_down(void *left)
+{
+    return --*(uint64_t *)left == 0;
+}
+
+/* A victim that dies after its @store-th store into the heap, or after the operation. */
+static void run_short_victim(const struct scenario *scenario, uint64_t store)
+{
+    struct actor actor = { .stage = stage };
+    pid_t pid = start();
+    int status;
+
+    if (pid == 0) {
+        stage_attach(&actor, 0);
+        if (scenario->prepare)
+            scenario->prepare(&actor);
+        stage_die_when(&actor, count_down, &store);
+        scenario->act(&actor);
+        stage->finished = true;
+        die();
+    }
+    if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        stage_fail("%s: the victim ended with status %#x", scenario->name, status);
+}
+
+static void recover_by_another(void)
+{
+    struct actor actor = { .stage = stage };
+    pid_t pid = start();
+
+    if (pid == 0) {
+        stage_attach(&actor, LA_HEAP_NO_RECOVER);
+        if (la_heap_recover(actor.heap, NULL, NULL) != 1)
+            stage_fail("nobody to recover");
+        la_heap_detach(actor.heap);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+/* An image cannot say what a process that lives remembers: so here the victim really dies, after each store in turn. */
+static void resume_peer(struct course *course)
+{
+    const struct scenario *scenario = course->scenario;
+
+    for (uint64_t store = 1; store == 1 || !stage->finished; store++) {
+        pid_t peers[MAX_PEERS];
+        int fd = make_heap(scenario), status;
+
+        start_peers(scenario, peers);
+        run_short_victim(scenario, store);
+        recover_by_another();
+        all.checks++;
+        if (write(resume_pipe[1], "", 1) != 1 || waitpid(peers[0], &status, 0) != peers[0])
+            abort();
+        if (!WIFEXITED(status))
+            report(course, "after store", store, 0, "the peer that lives crashes");
+        else if (WEXITSTATUS(status) != 0)
+            report(course, "after store", store, 0, stage->verdict.text);
+        end_peers(peers + 1, stage->peers - 1);
+        close(fd);
+    }
+}
+
 static void run_scenario(const struct scenario *scenario)
 {
     enum trace_mode mode = full || steps || scenario->flags & NEEDS_STEPS ? TRACE_STEPS : TRACE_STORES;
     struct course course = { .scenario = scenario };
     double begin = seconds();
-    pid_t peers[MAX_PEERS];
     struct trace *trace;
-    int fd = make_heap(scenario);
 
-    trace = trace_create(stage->heap_size, MAX_CHANGES);
-    if (!trace)
-        stage_fail("no memory for a trace");
-    start_peers(scenario, peers);
-    run_victim(&course, trace, mode);
-    end_peers(peers);
-    close(fd);
+    if (!(scenario->flags & NEEDS_STEPS) && (full || scenario->flags & COMPARED)) {
+        struct trace *first_trace = trace_operation(&course, mode);
+
+        compare_modes(&course, first_trace, mode);
+        trace_destroy(first_trace);
+    }
+    trace = trace_operation(&course, mode);
     check_images(&course, trace);
     trace_destroy(trace);
+    if (scenario->resume)
+        resume_peer(&course);
     all.paths++;
     all.instructions += course.steps;
     all.images += course.seen.used;
@@ -442,6 +577,18 @@ static void run_scenario(const struct scenario *scenario)
     printf("%s %u - %s: %lu %s, %u images, %lu bad (%.2f s)\n", course.bad ? "not ok" : "ok", all.paths, scenario->name, course.steps,
            mode == TRACE_STEPS ? "instructions" : "stores", course.seen.used, course.bad, seconds() - begin);
     image_set_free(&course.seen);
+}
+
+static void print_totals(double begin)
+{
+    struct rusage self, children;
+
+    getrusage(RUSAGE_SELF, &self);
+    getrusage(RUSAGE_CHILDREN, &children);
+    printf("1..%u\n# %u paths, %lu instructions stopped at, %lu recoveries traced, %lu distinct images, %lu checks, %lu bad\n", all.paths,
+           all.paths, all.instructions, all.recoveries, all.images, all.checks, all.bad);
+    printf("# %.0f s, %ld s of CPU\n", seconds() - begin,
+           self.ru_utime.tv_sec + self.ru_stime.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec);
 }
 
 /* ---- options ---- */
@@ -463,34 +610,50 @@ static void without_rep(char **argv)
     execv("/proc/self/exe", argv);
 }
 
+static bool read_option(const char *word)
+{
+    bool *options[] = { &full, &steps, &first, &list };
+    static const char *const words[] = { "--full", "--steps", "--first", "--list" };
+
+    for (unsigned i = 0; i < sizeof(options) / sizeof(*options); i++)
+        if (strcmp(word, words[i]) == 0)
+            return *options[i] = true;
+    return false;
+}
+
+static void print_list(void)
+{
+    for (unsigned i = 0; i < scenario_count; i++)
+        puts(scenarios[i].name);
+}
+
 int main(int argc, char **argv)
 {
     const char *wish = getenv("LA_CRASH_IMAGES");
+    double begin = seconds();
 
     without_rep(argv);
     setvbuf(stdout, NULL, _IOLBF, 0);
     full = wish && strcmp(wish, "full") == 0;
     for (; argc > 1 && argv[1][0] == '-'; argc--, argv++)
-        if (strcmp(argv[1], "--full") == 0)
-            full = true;
-        else if (strcmp(argv[1], "--steps") == 0)
-            steps = true;
-        else if (strcmp(argv[1], "--list") == 0)
-            list = true;
-        else
+        if (!read_option(argv[1])) {
+            fprintf(stderr, "usage: crash_images [--full] [--steps] [--first] [--list] [SCENARIO-PREFIX...]\n");
             return 2;
-    for (unsigned i = 0; list && i < scenario_count; i++)
-        puts(scenarios[i].name);
-    if (list)
+        }
+    if (list) {
+        print_list();
         return 0;
+    }
     stage = mmap(NULL, sizeof(*stage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (stage == MAP_FAILED)
         return 1;
     start_checkers();
+    if (pipe(resume_pipe) < 0)
+        return 1;
     for (unsigned i = 0; i < scenario_count; i++)
         if (is_wanted(&scenarios[i], argc - 1, argv + 1))
             run_scenario(&scenarios[i]);
-    printf("1..%u\n# %u paths, %lu instructions stopped at, %lu recoveries traced, %lu distinct images, %lu checks, %lu bad\n", all.paths, all.paths,
-           all.instructions, all.recoveries, all.images, all.checks, all.bad);
+    stop_checkers();
+    print_totals(begin);
     return all.bad != 0 || all.paths == 0;
 }

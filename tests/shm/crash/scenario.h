@@ -12,7 +12,8 @@ enum scenario_flags {
     NEEDS_STEPS = 1u << 2,      /* the kernel writes into the heap or maps it: see trace.c */
     KEEPS_DEAD = 1u << 3,       /* the victim does not recover dead peers when it attaches */
     RECOVER_TRACED = 1u << 4,   /* default run: the recovery of each image is traced, too */
-    REUSES = 1u << 5,           /* memory that the operation frees is allocated in it again */
+    COMPARED = 1u << 7,         /* default run: traced in both modes, see trace.c */
+    UNEVEN = 1u << 5,           /* what is live goes up and down in its course: memory is reused in it, or a block lives twice */
     UNFORMATTED = 1u << 6,      /* the file is empty when the victim begins */
 };
 
@@ -28,6 +29,11 @@ struct scenario {
     void (*act)(struct actor *);
     /* In a checker, before recovery: what a process that did not die may do at that moment. Images are checked with and without. */
     void (*survive)(struct actor *);
+    /*
+     * In the first peer, which lives: when the victim has died after each of its stores in turn, and was recovered by a third process. What
+     * is wrong, or NULL.
+     */
+    const char *(*resume)(struct actor *);
     /* In a checker, after recovery: what the model cannot say. Sets a->wrong. */
     void (*audit)(struct actor *);
 };

@@ -54,9 +54,7 @@ static void neighbours(struct actor *a)
 
 static void alloc_kept(struct actor *a, size_t size)
 {
-    void *block = la_heap_alloc(a->heap, size);
-
-    stage_track(a, block, size, EITHER);
+    stage_made(a, la_heap_alloc(a->heap, size), size);
 }
 
 static void alloc_16(struct actor *a) { alloc_kept(a, 16); }
@@ -204,7 +202,7 @@ static void fill_words(struct actor *a)
 {
     neighbours(a);
     for (int i = 0; i < 4 * 4096; i++)
-        hold(a, 16);
+        stage_track(a, la_heap_alloc(a->heap, 16), 16, LIVE);
 }
 
 static void alloc_words(struct actor *a)
@@ -216,7 +214,7 @@ static void alloc_words(struct actor *a)
 static void fill_macro(struct actor *a)
 {
     keep(a, SMALL, LIVE);
-    for (int i = 0; i < 14; i++)
+    for (int i = 0; i < 15; i++)
         keep(a, LARGE, LIVE);
 }
 
@@ -224,6 +222,7 @@ static void alloc_macro(struct actor *a)
 {
     for (int i = 0; i < 3; i++)
         alloc_kept(a, LARGE);
+    alloc_kept(a, 1000);
 }
 
 /* A macro block that had payload where it gets words. */
@@ -232,8 +231,8 @@ static void dirty_macro(struct actor *a)
     char *run = hold(a, RUN);
 
     neighbours(a);
-    for (size_t i = 0; i < RUN; i += 4096)
-        run[i] = 1;
+    for (size_t i = 0; i < RUN; i += 1024)
+        memcpy(run + i, &(uint32_t){ 0x3000 }, 4);      /* as a state word it would be a live block */
     la_free(run);
     fill_macro(a);
 }
@@ -253,14 +252,16 @@ static void free_macro(struct actor *a)
 
 static void alloc_aligned(struct actor *a)
 {
-    stage_track(a, la_chain_aligned_alloc(la_heap_chain(a->heap, LA_KEEP), 4096, 5000), 5000, EITHER);
+    stage_made(a, la_chain_aligned_alloc(la_heap_chain(a->heap, LA_KEEP), 4096, 5000), 5000);
 }
 
 static void reallocate(struct actor *a)
 {
-    void *block = la_chain_realloc(la_heap_chain(a->heap, LA_KEEP), (void *)a->stage->note[0], 5000);
+    size_t size = 3 * la_usable_size((void *)a->stage->note[0]);
+    void *block = la_chain_realloc(la_heap_chain(a->heap, LA_KEEP), (void *)a->stage->note[0], size);
 
-    a->stage->note[1] = (uintptr_t)stage_track(a, block, 5000, EITHER);
+    stage_made(a, block, size);
+    a->stage->note[1] = (uintptr_t)block;
 }
 
 static bool is_live(struct actor *a, uintptr_t block)
@@ -305,17 +306,55 @@ static void peer(struct actor *a, size_t size)
 {
     keep(a, SMALL, LIVE);
     a->stage->note[0] = (uintptr_t)keep(a, size, EITHER);
+    a->stage->note[1] = size;
     stage_fill(a, hold(a, SMALL), SMALL, PEER_HELD);
     stage_fill(a, hold(a, LARGE), LARGE, PEER_HELD);
 }
 
 static void peer_64(struct actor *a) { peer(a, SMALL); }
+static void peer_20000(struct actor *a) { peer(a, 20000); }
 static void peer_large(struct actor *a) { peer(a, LARGE); }
 
 static void peer_run(struct actor *a)
 {
     peer(a, RUN);
     stage_fill(a, hold(a, RUN), RUN, PEER_HELD);
+}
+
+/* What was freed while its owner lives must be of use to the owner, before the heap is full. */
+static const char *owner_gets_it_back(struct actor *a)
+{
+    void *wanted = (void *)a->stage->note[0], *block;
+    size_t size = (size_t)a->stage->note[1];
+
+    if (la_usable_size(wanted) != 0)
+        return NULL;    /* it was not freed */
+    do {
+        block = la_heap_alloc(a->heap, size);
+        /* Larger ones may be cut from the same memory elsewhere. */
+        if (block && (uintptr_t)block <= (uintptr_t)wanted && (uintptr_t)wanted < (uintptr_t)block + size)
+            return NULL;
+    } while (block);
+    return "the heap is full, but its owner never got the freed block back";
+}
+
+static void *hold_in_thread(void *argument)
+{
+    struct actor *a = argument;
+
+    a->stage->note[0] = (uintptr_t)hold(a, SMALL);
+    return NULL;
+}
+
+/* A block that another lane holds, to be freed by us. */
+static void other_lane_holds(struct actor *a)
+{
+    pthread_t thread;
+
+    neighbours(a);
+    if (pthread_create(&thread, NULL, hold_in_thread, a) != 0)
+        stage_fail("no thread");
+    pthread_join(thread, NULL);
 }
 
 static void *free_in_thread(void *argument)
@@ -449,6 +488,18 @@ static void survivor_takes_bundle(struct actor *a)
         la_free(part);
     }
     la_free(root);
+}
+
+/* Takes such an object and goes on holding it, while its publisher is recovered: none of its parts may be lost. */
+static void survivor_holds_bundle(struct actor *a)
+{
+    struct object *root = la_take(a->heap, (la_link *)a->stage->note[0], NEXT), *part;
+
+    if (!root)
+        return;
+    stage_change(a, root, PEER_HELD);
+    for (part = la_load(a->heap, &root->part); part; part = la_load(a->heap, &part->part))
+        stage_change(a, part, LIVE);
 }
 
 static void bundle_over_ground(struct actor *a)
@@ -629,9 +680,9 @@ static void mutex_can_be_locked(struct actor *a)
 const struct scenario scenarios[] = {
     { "alloc-first-ever", 0, .act = alloc_64 },
     { "alloc-16", 0, .prepare = neighbours, .act = alloc_16 },
-    { "alloc-64", 0, .prepare = neighbours, .act = alloc_64 },
+    { "alloc-64", COMPARED, .prepare = neighbours, .act = alloc_64 },
     { "alloc-20000", 0, .prepare = neighbours, .act = alloc_20000 },
-    { "alloc-large", 0, .prepare = neighbours, .act = alloc_large },
+    { "alloc-large", COMPARED, .prepare = neighbours, .act = alloc_large },
     { "alloc-run", 0, RUN_HEAP, .prepare = neighbours, .act = alloc_run },
     { "alloc-aligned", 0, .prepare = neighbours, .act = alloc_aligned },
     { "alloc-page", 0, .prepare = neighbours, .act = alloc_page },
@@ -642,43 +693,46 @@ const struct scenario scenarios[] = {
     { "hold-20000", SAME_AFTER, .prepare = neighbours, .act = hold_20000 },
     { "hold-large", SAME_AFTER, .prepare = neighbours, .act = hold_large },
     { "hold-run", SAME_AFTER | RECOVER_TRACED, RUN_HEAP, .prepare = neighbours, .act = hold_run },
-    { "realloc", 0, .prepare = keep_64, .act = reallocate, .audit = one_of_both },
+    { "realloc", UNEVEN, .prepare = keep_64, .act = reallocate, .audit = one_of_both },
+    { "realloc-large", UNEVEN, .prepare = keep_large, .act = reallocate, .audit = one_of_both },
 
     { "free-16", 0, .prepare = keep_16, .act = free_noted },
     { "free-64", 0, .prepare = keep_64, .act = free_noted },
     { "free-20000", 0, .prepare = keep_20000, .act = free_noted },
-    { "free-large", 0, .prepare = keep_large, .act = free_noted },
+    { "free-large", COMPARED, .prepare = keep_large, .act = free_noted },
     { "free-run", RECOVER_TRACED, RUN_HEAP, .prepare = keep_run, .act = free_noted },
     { "free-held-64", SAME_AFTER, .prepare = prepare_hold_64, .act = free_noted },
     { "free-held-large", SAME_AFTER, .prepare = prepare_hold_large, .act = free_noted },
     { "free-held-run", SAME_AFTER | RECOVER_TRACED, RUN_HEAP, .prepare = prepare_hold_run, .act = free_noted },
-    { "free-pages", REUSES, .prepare = two_pages, .act = free_pages },
+    { "free-pages", UNEVEN, .prepare = two_pages, .act = free_pages },
     { "free-macro", 0, .prepare = second_macro, .act = free_macro },
 
     { "remote-lane-64", 0, .prepare = other_lane_64, .act = free_noted },
+    { "remote-lane-held", SAME_AFTER, .prepare = other_lane_holds, .act = free_noted },
     { "remote-lane-large", 0, .prepare = other_lane_large, .act = free_noted },
     { "remote-lane-run", 0, RUN_HEAP, .prepare = other_lane_run, .act = free_noted },
-    { "remote-peer-64", 0, RUN_HEAP, { peer_64 }, .prepare = neighbours, .act = free_noted },
-    { "remote-peer-large", 0, RUN_HEAP, { peer_large }, .prepare = neighbours, .act = free_noted },
-    { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted },
+    { "remote-peer-64", 0, 0, { peer_64 }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "remote-peer-20000", 0, 0, { peer_20000 }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "remote-peer-large", 0, 0, { peer_large }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
     { "remote-sweep-20000", 0, .prepare = freed_by_others_20000, .act = alloc_page },
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 
-    { "publish", RECOVER_TRACED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish", RECOVER_TRACED | COMPARED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
     { "publish-over", RECOVER_TRACED, .prepare = publish_over_ground, .act = publish_noted, .survive = survivor_pushes },
     { "publish-inner", RECOVER_TRACED, .prepare = publish_inner_ground, .act = publish_noted },
     { "publish-run", 0, RUN_HEAP, .prepare = publish_run_ground, .act = publish_noted, .survive = survivor_takes },
     { "publish-refused", SAME_AFTER, .prepare = publish_over_ground, .act = publish_refused },
-    { "push", RECOVER_TRACED, .prepare = push_ground, .act = push_noted, .survive = survivor_takes },
+    { "push", RECOVER_TRACED | COMPARED, .prepare = push_ground, .act = push_noted, .survive = survivor_takes },
     { "keep", 0, .prepare = prepare_keep, .act = keep_noted },
-    { "take", RECOVER_TRACED, .prepare = take_ground, .act = take_noted, .survive = survivor_takes },
+    { "take", RECOVER_TRACED | COMPARED, .prepare = take_ground, .act = take_noted, .survive = survivor_takes },
     { "take-last", 0, .prepare = take_last_ground, .act = take_noted, .survive = survivor_pushes },
     { "take-no-next", 0, .prepare = take_last_ground, .act = take_no_next, .survive = survivor_pushes },
     { "take-run", 0, RUN_HEAP, .prepare = take_run_ground, .act = take_and_free, .survive = survivor_takes },
     { "take-free", 0, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
 
     { "bundle", 0, .prepare = take_ground, .act = whole_bundle, .survive = survivor_pushes },
-    { "bundle-publish", RECOVER_TRACED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_takes_bundle },
+    { "bundle-publish", RECOVER_TRACED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_holds_bundle },
     { "bundle-publish-70", 0, .prepare = bundle_of_70, .act = end_bundle, .survive = survivor_takes_bundle },
     { "bundle-over", 0, .prepare = bundle_over_ground, .act = end_bundle, .survive = survivor_pushes },
     { "bundle-abort", SAME_AFTER, .prepare = bundle_of_4, .act = abort_bundle },

@@ -69,6 +69,25 @@ void *stage_track(struct actor *a, void *block, size_t size, enum fate fate)
     return block;
 }
 
+void stage_made(struct actor *a, void *block, size_t size)
+{
+    struct stage *stage = a->stage;
+
+    if (!block || stage->made_count == MAX_MADE)
+        stage_fail("no block of %zu bytes, or no room to note it", size);
+    stage->made[stage->made_count].block = (uintptr_t)block;
+    stage->made[stage->made_count++].size = size;
+}
+
+void stage_track_made(struct actor *a)
+{
+    for (; a->stage->made_count > 0; a->stage->made_count--) {
+        uint32_t last = a->stage->made_count - 1;
+
+        stage_track(a, (void *)a->stage->made[last].block, a->stage->made[last].size, EITHER);
+    }
+}
+
 static uint64_t *last_word(void *block, size_t size)
 {
     return (uint64_t *)((char *)block + (size - 8) / 8 * 8);
@@ -105,6 +124,15 @@ void stage_forget(struct actor *a, void *block)
     if (!t)
         stage_fail("%p is not tracked", block);
     *t = a->stage->tracked[--a->stage->tracked_count];
+}
+
+void stage_change(struct actor *a, void *block, enum fate fate)
+{
+    struct tracked *t = find(a, block);
+
+    if (!t)
+        stage_fail("%p is not tracked", block);
+    t->fate = fate;
 }
 
 void stage_attach(struct actor *a, unsigned flags)

@@ -14,14 +14,14 @@
 
 #include <liballoc/liballoc.h>
 
-enum { MAX_TRACKED = 16384, MAX_PEERS = 4, NOTES = 16, PAGE = 4096 };
+enum { MAX_TRACKED = 20000, MAX_MADE = 128, MAX_PEERS = 4, NOTES = 16 };
 
 /* What may become of a block by the death of the victim, after recovery. Whatever no entry names must be free. */
 enum fate {
     LIVE,       /* outlives everything, and nobody touches its bytes */
     EITHER,     /* the operation allocates or frees it: live before or after */
     LINKED,     /* live exactly while the roots lead to it */
-    PEER_HELD,  /* held by a peer that is alive */
+    PEER_HELD,  /* held by a peer that is alive, or by the checker */
 };
 
 struct tracked {
@@ -47,7 +47,10 @@ struct stage {
     uint32_t peer_slot[MAX_PEERS];
     bool peers_alive;
     _Atomic(uint32_t) arrived;      /* peers that have done their part */
+    bool finished;                  /* the victim was not killed before the end */
     uintptr_t note[NOTES];          /* of the scenario */
+    uint32_t made_count;
+    struct { uintptr_t block; uint64_t size; } made[MAX_MADE];
     struct verdict verdict;
     uint32_t tracked_count;
     struct tracked tracked[MAX_TRACKED];    /* last: checkers copy what is used */
@@ -70,9 +73,14 @@ struct object {
 };
 
 void *stage_track(struct actor *a, void *block, size_t size, enum fate fate);
-/* The same, and its bytes are written, to be verified in each image. */
+/* A block that the operation allocated, EITHER: cheap while it is traced, tracked by stage_track_made() afterwards. */
+void stage_made(struct actor *a, void *block, size_t size);
+void stage_track_made(struct actor *a);
+/* The same as stage_track(), and its bytes are written, to be verified in each image. */
 void *stage_fill(struct actor *a, void *block, size_t size, enum fate fate);
 void stage_forget(struct actor *a, void *block);
+/* From here on the block has another fate. */
+void stage_change(struct actor *a, void *block, enum fate fate);
 bool stage_is_whole(const struct stage *stage, const struct tracked *t);
 
 void stage_attach(struct actor *a, unsigned flags);
