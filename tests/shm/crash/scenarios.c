@@ -755,7 +755,7 @@ const struct scenario scenarios[] = {
 
     { "root", SAME_AFTER, .act = name_root, .audit = root_is_one },
     { "attach", ATTACHES | NEEDS_STEPS | SAME_AFTER, .act = attach },
-    { "attach-dead-slot", ATTACHES | NEEDS_STEPS | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = attach },
+    { "attach-dead-slot", LONG | ATTACHES | NEEDS_STEPS | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = attach },
     { "detach", SAME_AFTER, RUN_HEAP, .prepare = holds_much, .act = detach },
     { "format", ATTACHES | NEEDS_STEPS | SAME_AFTER | UNFORMATTED, .act = format },
     { "reset", 0, RUN_HEAP, .prepare = much_to_reset, .act = reset },
