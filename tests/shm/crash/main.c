@@ -164,7 +164,7 @@ static unsigned check_variants(const struct scenario *scenario, uint32_t image)
         variants |= 1u << CHECK_SURVIVOR;
     if (full || image % 4 == 0)
         variants |= 1u << CHECK_AT_ATTACH;
-    if (full || image % 4 == 1)
+    if (stage->peers_alive && (full || image % 4 == 1))
         variants |= 1u << CHECK_PEERS_DIE;
     return variants;
 }
@@ -598,7 +598,7 @@ static bool is_wanted(const struct scenario *scenario, int count, char **prefixe
     for (int i = 0; i < count; i++)
         if (strncmp(scenario->name, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
-    return count == 0;
+    return count == 0 && (full || !(scenario->flags & LONG));
 }
 
 /* memset() by vector stores: by "rep stosb" each byte would be an instruction's worth of stepping. Read by the loader, so start again. */

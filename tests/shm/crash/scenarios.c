@@ -633,6 +633,18 @@ static void reset(struct actor *a)
         stage_fail("reset");
 }
 
+/* The epoch of the pages is about to come round to 0: their words have to be cleared. */
+static void reset_often(struct actor *a)
+{
+    much_to_reset(a);
+    for (int i = 0; i < 20; i++)
+        keep(a, 16, EITHER);    /* with words that nobody writes again */
+    for (int i = 0; i < 63; i++)
+        reset(a);
+    a->stage->tracked_count = 0;
+    much_to_reset(a);
+}
+
 /* ---- mutex ---- */
 
 static struct object *mutex_ground(struct actor *a)
@@ -755,10 +767,11 @@ const struct scenario scenarios[] = {
 
     { "root", SAME_AFTER, .act = name_root, .audit = root_is_one },
     { "attach", ATTACHES | NEEDS_STEPS | SAME_AFTER, .act = attach },
-    { "attach-dead-slot", ATTACHES | NEEDS_STEPS | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = attach },
+    { "attach-dead-slot", LONG | ATTACHES | NEEDS_STEPS | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = attach },
     { "detach", SAME_AFTER, RUN_HEAP, .prepare = holds_much, .act = detach },
     { "format", ATTACHES | NEEDS_STEPS | SAME_AFTER | UNFORMATTED, .act = format },
     { "reset", 0, RUN_HEAP, .prepare = much_to_reset, .act = reset },
+    { "reset-wrap", 0, RUN_HEAP, .prepare = reset_often, .act = reset },
 
     { "mutex-lock", SAME_AFTER, .prepare = prepare_lock, .act = lock, .audit = mutex_can_be_locked },
     { "mutex-unlock", SAME_AFTER, .prepare = prepare_unlock, .act = unlock, .audit = mutex_can_be_locked },
