@@ -20,6 +20,7 @@
 #include "core/pool.h"
 #include "core/region_map.h"
 #include "core/remote_free.h"
+#include "core/restartable.h"
 #include "core/shared.h"
 #include "core/shared_fast.h"
 #include "core/size_class.h"
@@ -54,10 +55,9 @@ static NOINLINE void *alloc_medium(size_t size, struct la_chain *chain)
     if (unlikely(size > SMALL_MAX))
         return alloc_slow(size, chain);
     bin = &chain->fast[class_of_large(size)];
-    block = *bin->top;
-    if (unlikely(!page_block_is_marked(block)))
+    block = bin_pop(bin);
+    if (unlikely(!block))
         return alloc_slow(size, chain);
-    bin->top--;
     *(uint64_t *)block = 0;
     return block;
 }
@@ -71,18 +71,13 @@ static inline struct la_bin *bin_at(struct la_chain *chain, size_t offset)
 
 static inline __attribute__((always_inline)) void *alloc_from(struct la_chain *chain, size_t size)
 {
-    size_t offset;
-    void **top;
     void *block;
 
     if (unlikely(size > TABLE_MAX))
         return alloc_medium(size, chain);
-    offset = la_bin_offset[size];
-    top = bin_at(chain, offset)->top;
-    block = *top;
-    if (unlikely(!page_block_is_marked(block)))
+    block = bin_pop(bin_at(chain, la_bin_offset[size]));
+    if (unlikely(!block))
         return alloc_slow(size, chain);
-    bin_at(chain, offset)->top = top - 1;
     /* Takes the mark away: a second entry of the block will not be handed out. */
     *(uint64_t *)block = 0;
     return block;
@@ -313,8 +308,6 @@ void la_free(void *block)
 {
     struct la_chain *chain = la_tls_default;
     struct la_page *page = region_entry(block);
-    size_t offset;
-    void **top;
 
     if (unlikely(!page_is_own(page, chain))) {
         free_elsewhere(block, page);
@@ -324,16 +317,9 @@ void la_free(void *block)
         free_slow(block);
         return;
     }
-    offset = page->bin_offset;
-    top = bin_at(chain, offset)->top;
     /* Full, or freed again at once. */
-    if (unlikely(top == bin_at(chain, offset)->last) || unlikely(*top == block)) {
+    if (unlikely(!bin_push(chain, page->bin_offset, block)))
         free_slow(block);
-        return;
-    }
-    *(uint64_t *)block = la_free_mark;
-    top[1] = block;
-    bin_at(chain, offset)->top = top + 1;
 }
 
 /* ---- size, realloc ---- */

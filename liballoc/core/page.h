@@ -25,7 +25,15 @@ static inline uint64_t page_divisor(size_t block_size)
 
 static inline bool page_is_block_start(const struct la_page *page, const void *p)
 {
-    return ((uintptr_t)p - page->start) * page->divisor < page->divisor;
+    uint64_t rest = (uintptr_t)p - page->start;
+
+#ifdef __x86_64__
+    /* From memory twice, which compilers take for dearer than a register: it saves free() an instruction. */
+    __asm__("imulq %1, %0" : "+r"(rest) : "m"(page->divisor) : "cc");
+#else
+    rest *= page->divisor;
+#endif
+    return rest < page->divisor;
 }
 
 /* Where a free block of @page keeps the link to the next. */

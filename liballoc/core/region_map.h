@@ -42,6 +42,7 @@ static inline struct la_page *region_entry(const void *p)
     __asm__("" : "+r"(base));
     char *root = base + (address >> REGION_LEAF_SHIFT & (REGION_ROOTS - 1)) * sizeof(intptr_t);
     char *leaf = base + atomic_load_explicit((_Atomic(intptr_t) *)(root + offsetof(struct region, root)), memory_order_relaxed);
+    __asm__("" : "+r"(leaf));
     char *entry = leaf + (address >> SLICE_SHIFT & (REGION_LEAF_ENTRIES - 1)) * sizeof(intptr_t);
 
     return (struct la_page *)(base + atomic_load_explicit((_Atomic(intptr_t) *)(entry + offsetof(struct region, empty)),

@@ -22,6 +22,7 @@
 #include "core/meta.h"
 #include "core/pool.h"
 #include "core/region_map.h"
+#include "core/restartable.h"
 #include "core/source.h"
 #include "os/os.h"
 #include "os/vspace.h"
@@ -262,6 +263,7 @@ static void fork_child(void)
 
 __attribute__((constructor(101))) static void init(void)
 {
+    restartable_init();
     end_key_made = pthread_key_create(&end_key, thread_ends) == 0;
     pthread_atfork(fork_prepare, fork_parent, fork_child);
 }

@@ -1,0 +1,130 @@
+/*
+ * restartable.h - pop and push on a bin, whole or not at all for signal handlers of the same thread (R9).
+ *
+ * A handler may call malloc and free in the middle of either. What an interrupted pop has read (the stack's top, the youngest block)
+ * is worth nothing then. On x86-64 under Linux both are restartable sequences: when a signal is delivered inside of one,
+ * the kernel sends the thread to its beginning; only its last instruction, the move of the top, takes effect. (rseq(2); the C library registers the
+ * area since glibc 2.35. Technique: P. Turner and A. Hunter, 2013; M. Desnoyers, Linux 4.18.) Costs three instructions, no fence, no
+ * branch. A handler that jumps out of one (siglongjmp) costs at most the one block.
+ *
+ * Without rseq (older libraries, other machines, valgrind, sanitizers) the same in C: a handler that allocates in the wrong
+ * three instructions is then as harmful as with any other allocator.
+ *
+ * Do not step through this instruction by instruction in a debugger: each stop begins it anew.
+ */
+#ifndef CORE_RESTARTABLE_H
+#define CORE_RESTARTABLE_H
+
+#include "core/types.h"
+
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) && !defined(__ILP32__)
+#define RESTARTABLE 1
+#else
+#define RESTARTABLE 0
+#endif
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#undef RESTARTABLE
+#define RESTARTABLE 0
+#endif
+#endif
+
+/* Once, before there is a second thread or a handler that counts. */
+void restartable_init(void);
+
+#if RESTARTABLE
+
+/* From the thread pointer to the thread's struct rseq, or to where a store does no harm. */
+extern HIDDEN ptrdiff_t la_rseq_offset;
+
+/* Descriptor @d of the sequence from label 1 to label 2; where the kernel sends an interrupted one, behind the signature it wants. */
+#define RSEQ_DESCRIPTOR                                                                     \
+    ".pushsection .data.rel.ro.la_rseq, \"aw\"\n\t.balign 32\n3:\t.long 0, 0\n\t.quad 1f, 2f - 1f, 4f\n\t.popsection\n\t"
+#define RSEQ_ABORT(again)                                                                   \
+    ".pushsection .text.la_rseq_abort, \"ax\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n4:\tjmp " again "\n\t.popsection\n\t"
+
+/* The youngest block of the bin, which had the mark; NULL: none, or it has not. The mark is still there. */
+static inline __attribute__((always_inline)) void *bin_pop(struct la_bin *bin)
+{
+    void **top, *block;
+
+again:
+    __asm__ volatile goto(RSEQ_DESCRIPTOR
+                 "leaq 3b(%%rip), %[block]\n\t"
+                 "movq %[block], %%fs:8(%[rseq])\n"
+                 "1:\tmovq %[bin], %[top]\n\t"
+                 "movq (%[top]), %[block]\n\t"
+                 "cmpq %[mark], (%[block])\n\t"
+                 "jne %l[none]\n\t"
+                 "subq $8, %[bin]\n"
+                 "2:\n\t"
+                 RSEQ_ABORT("%l[again]")
+                 : [block] "=&a"(block), [top] "=&r"(top), [bin] "+m"(bin->top)
+                 : [mark] "r"(la_free_mark), [rseq] "r"(la_rseq_offset)
+                 : "memory", "cc"
+                 : none, again);
+    if (!block)
+        __builtin_unreachable();    /* says to the compiler that the caller's test is done */
+    return block;
+none:
+    return NULL;
+}
+
+_Static_assert(offsetof(struct la_bin, top) == 0 && offsetof(struct la_bin, last) == 8, "as bin_push() has it");
+
+/* false: the bin at @offset in @chain is full, or @block is its youngest already. Marks the block. */
+static inline __attribute__((always_inline)) bool bin_push(struct la_chain *chain, size_t offset, void *block)
+{
+    void **top;
+
+again:
+    __asm__ volatile goto(RSEQ_DESCRIPTOR
+                 "leaq 3b(%%rip), %[top]\n\t"
+                 "movq %[top], %%fs:8(%[rseq])\n"
+                 "1:\tmovq (%[chain],%[offset]), %[top]\n\t"
+                 "cmpq %[top], 8(%[chain],%[offset])\n\t"
+                 "je %l[refused]\n\t"
+                 "cmpq %[block], (%[top])\n\t"
+                 "je %l[refused]\n\t"
+                 "movq %[mark], (%[block])\n\t"
+                 "movq %[block], 8(%[top])\n\t"
+                 "addq $8, (%[chain],%[offset])\n"
+                 "2:\n\t"
+                 RSEQ_ABORT("%l[again]")
+                 : [top] "=&r"(top)
+                 : [chain] "r"(chain), [offset] "r"(offset), [block] "r"(block), [mark] "r"(la_free_mark), [rseq] "r"(la_rseq_offset)
+                 : "memory", "cc"
+                 : refused, again);
+    return true;
+refused:
+    return false;
+}
+
+#else
+
+static inline void *bin_pop(struct la_bin *bin)
+{
+    void **top = bin->top, *block = *top;
+
+    if (unlikely(*(uint64_t *)block != la_free_mark))
+        return NULL;
+    bin->top = top - 1;
+    return block;
+}
+
+static inline bool bin_push(struct la_chain *chain, size_t offset, void *block)
+{
+    struct la_bin *bin = (struct la_bin *)((char *)chain + offset);
+    void **top = bin->top;
+
+    if (unlikely(top == bin->last) || unlikely(*top == block))
+        return false;
+    *(uint64_t *)block = la_free_mark;
+    top[1] = block;
+    bin->top = top + 1;
+    return true;
+}
+
+#endif
+
+#endif
