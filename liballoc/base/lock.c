@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -46,10 +47,55 @@ static void futex(_Atomic(uint32_t) *word, int operation, uint32_t value)
     errno = saved;
 }
 
+/* ---- signals ---- */
+
+static __thread unsigned holds;
+static __thread uint64_t mask_before;       /* of the kernel: 64 signals */
+
+static void set_mask(int how, const uint64_t *mask, uint64_t *before)
+{
+    int saved = errno;
+
+    syscall(SYS_rt_sigprocmask, how, mask, before, sizeof(*mask));
+    errno = saved;
+}
+
+void signals_hold(void)
+{
+    static const uint64_t synchronous = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) |
+                                        1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
+    const uint64_t others = ~synchronous;
+
+    if (holds++ == 0)
+        set_mask(SIG_BLOCK, &others, &mask_before);
+}
+
+void signals_release(void)
+{
+    if (--holds == 0)
+        set_mask(SIG_SETMASK, &mask_before, NULL);
+}
+
+void lock_child(void)
+{
+    if (holds > 0)
+        set_mask(SIG_SETMASK, &mask_before, NULL);
+    holds = 0;
+}
+
+static bool holds_signals(const struct la_lock *lock)
+{
+    return lock->rank != RANK_CHAIN;
+}
+
+/* ---- locks ---- */
+
 static void take(struct la_lock *lock)
 {
     uint32_t seen = 0;
 
+    if (holds_signals(lock))
+        signals_hold();
     /* Acquire: pairs with the release in lock_give(). */
     if (likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, 1, memory_order_acquire, memory_order_relaxed)))
         return;
@@ -74,6 +120,8 @@ void lock_give(struct la_lock *lock)
     rank_pop(lock->rank);
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)
         futex(&lock->word, FUTEX_WAKE, 1);
+    if (holds_signals(lock))
+        signals_release();
 }
 
 void lock_reset(struct la_lock *lock)

@@ -33,11 +33,22 @@ struct la_lock {
 
 #define LOCK_INIT(r) { .rank = (r) }
 
+/*
+ * While a thread holds a lock, its signals wait, but for those that it brings upon itself (SIGSEGV ...): no handler finds the lock taken by the
+ * call that it interrupted, and none jumps out and leaves it taken (R9). Two system calls; nested ones cost nothing more. Not for
+ * RANK_CHAIN, which is taken by every call on a thread-safe chain.
+ */
 void lock_take(struct la_lock *lock);
 /* The same for one of several locks of one rank, by a caller that has an order for them. */
 void lock_take_peer(struct la_lock *lock);
 void lock_give(struct la_lock *lock);
 /* After fork: the child is alone, whoever held it is gone. */
 void lock_reset(struct la_lock *lock);
+/* After fork, in the child, when all locks are reset: what the forking thread held is held no more. */
+void lock_child(void);
+
+/* The same around several locks that are taken one after the other. */
+void signals_hold(void);
+void signals_release(void);
 
 #endif

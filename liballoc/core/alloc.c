@@ -88,9 +88,15 @@ void *la_malloc(size_t size)
     return alloc_from(la_tls_default, size);
 }
 
+/* Of a chain that a signal handler may name while a slow path of this thread is at work on it; la_malloc() has the default chain closed. */
+static void *alloc_named(struct la_chain *chain, size_t size)
+{
+    return unlikely(la_tls_busy) ? alloc_slow(size, chain) : alloc_from(chain, size);
+}
+
 void *la_chain_alloc(struct la_chain *chain, size_t size)
 {
-    return alloc_from(chain, size);
+    return alloc_named(chain, size);
 }
 
 static void *calloc_from(struct la_chain *chain, size_t count, size_t size)
@@ -104,7 +110,7 @@ static void *calloc_from(struct la_chain *chain, size_t count, size_t size)
         return NULL;
     }
     if (bytes <= SMALL_MAX) {
-        block = alloc_from(chain, bytes);
+        block = alloc_named(chain, bytes);
     } else {
         int saved = errno;
         block = chain_alloc(chain, bytes, &zeroed);
@@ -220,10 +226,7 @@ static void free_own(struct la_chain *chain, struct la_page *page, void *block)
         return;
     }
     counted_back(chain, page, block);
-    if (unlikely(la_tls_busy > 1))
-        remote_free_now(page, block);   /* in a signal handler: our own slow path is at work on the chain */
-    else
-        pool_free(chain, page, block);
+    pool_free(chain, page, block);
 }
 
 static void free_other(struct la_page *page, void *block)
@@ -241,7 +244,8 @@ static void free_other(struct la_page *page, void *block)
         remote_free_now(page, block);
 }
 
-static void free_page_block(struct la_page *page, void *block)
+/* @own: the thread's default chain. */
+static void free_page_block(struct la_chain *own, struct la_page *page, void *block)
 {
     const char *why = page->kind == PAGE_SMALL ? NULL : claim_large(page, block);
     struct la_chain *owner;
@@ -256,9 +260,12 @@ static void free_page_block(struct la_page *page, void *block)
         huge_free(page);
         return;
     }
-    if (owner->flags & LA_CHAIN_MT)
+    /* busy > 1: in a signal handler. The interrupted call may be at work on the chain, or hold its lock. */
+    if (unlikely(la_tls_busy > 1))
+        free_other(page, block);
+    else if (owner->flags & LA_CHAIN_MT)
         free_shared_chain(owner, page, block);
-    else if (owner == la_tls_own || owner == la_tls_default)
+    else if (owner == la_tls_own || owner == own)
         free_own(owner, page, block);
     else
         free_other(page, block);
@@ -266,6 +273,7 @@ static void free_page_block(struct la_page *page, void *block)
 
 static NOINLINE void free_slow(void *block)
 {
+    struct la_chain *own;
     struct la_page *page;
     int saved;
 
@@ -273,12 +281,12 @@ static NOINLINE void free_slow(void *block)
         return;
     saved = errno;
     page = region_page(block);
-    la_tls_busy++;
+    own = slow_begin();
     if (page && !page_is_shared(page))
-        free_page_block(page, block);
+        free_page_block(own, page, block);
     else if (!shared_free(block))
         report(NULL, block, foreign_text);
-    la_tls_busy--;
+    slow_end(own);
     errno = saved;
 }
 
@@ -350,7 +358,7 @@ static void note_size(struct la_page *page, void *block, size_t size)
 /* Grow or shrink where it lies; the block's address afterwards, NULL: it must be copied. */
 static void *resize_bytes(struct la_page *page, void *block, size_t size)
 {
-    struct la_chain *owner;
+    struct la_chain *owner, *own;
     bool ok = false;
 
     if (page->kind == PAGE_SMALL || la_tls_busy)
@@ -358,15 +366,15 @@ static void *resize_bytes(struct la_page *page, void *block, size_t size)
     if (page->kind == PAGE_HUGE)
         return size > MACRO_SIZE ? huge_resize(page, size) : NULL;
     owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
-    la_tls_busy++;
+    own = slow_begin();
     if (owner->flags & LA_CHAIN_MT) {
         lock_take(&owner->lock);
         ok = pool_resize_large(owner, page, size);
         lock_give(&owner->lock);
-    } else if (owner == la_tls_own || owner == la_tls_default) {
+    } else if (owner == la_tls_own || owner == own) {
         ok = pool_resize_large(owner, page, size);
     }
-    la_tls_busy--;
+    slow_end(own);
     return ok ? block : NULL;
 }
 
@@ -421,7 +429,7 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
         if (moved)
             return moved;
     }
-    moved = alloc_from(chain, size);
+    moved = alloc_named(chain, size);
     if (!moved)
         return NULL;
     memcpy(moved, block, MIN(old, size));
@@ -431,7 +439,7 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
 
 void *la_chain_realloc(struct la_chain *chain, void *block, size_t size)
 {
-    return block ? realloc_in(chain, block, size) : alloc_from(chain, size);
+    return block ? realloc_in(chain, block, size) : alloc_named(chain, size);
 }
 
 void *la_realloc(void *block, size_t size)

@@ -288,7 +288,7 @@ static COLD bool reclaim(struct la_chain *chain, size_t size)
 /*
  * la_tls_busy tells a signal handler that it interrupted a slow path of this thread, whose structures and locks it
  * must not touch: it gets a block that belongs to nobody. A jump out of the interrupted call (siglongjmp) leaves the
- * count up: every later slow allocation of the thread is then served that way, which is slow, not wrong.
+ * count up until a call from further up the stack shows it (thread_begins_anew()).
  */
 static void *alloc_detached(const struct la_chain *chain, size_t alignment, size_t size)
 {
@@ -303,18 +303,19 @@ static void *alloc_once(struct la_chain *chain, size_t alignment, size_t size, b
 /* @alignment 0: the usual. */
 static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *zeroed)
 {
+    struct la_chain *own;
     size_t bytes;
     void *block;
 
     *zeroed = false;
-    if (unlikely(la_tls_busy))
+    if (unlikely(la_tls_busy) && !thread_begins_anew())
         return alloc_detached(chain, alignment, size);
     if (chain->kind == CHAIN_HEAP)
         return shared_alloc(chain, size, alignment);
     chain = resolve(chain);
     if (!chain || __builtin_add_overflow(size, counted_tail(chain), &bytes))
         return NULL;
-    la_tls_busy++;
+    own = slow_begin();
     if (chain->flags & LA_CHAIN_MT)
         lock_take(&chain->lock);
     block = alloc_once(chain, alignment, bytes, zeroed);
@@ -324,7 +325,7 @@ static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *
         counted_out(chain, block, size);
     if (chain->flags & LA_CHAIN_MT)
         lock_give(&chain->lock);
-    la_tls_busy--;
+    slow_end(own);
     if (unlikely(!block) && chain->segment)
         la_fail(-ENOMEM, "the user buffer of %zu bytes has no room for %zu bytes: free blocks or give it more memory",
                 chain->segment->size, size);

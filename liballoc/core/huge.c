@@ -302,7 +302,7 @@ static void give_memory(struct la_page *page)
     la_meta_free(page, sizeof(*page));
 }
 
-void *huge_alloc(struct la_chain *chain, size_t size, size_t alignment, bool *zeroed)
+static void *alloc_listed(struct la_chain *chain, size_t size, size_t alignment, bool *zeroed)
 {
     struct la_page *page;
 
@@ -322,6 +322,16 @@ void *huge_alloc(struct la_chain *chain, size_t size, size_t alignment, bool *ze
     return (void *)page->start;
 }
 
+void *huge_alloc(struct la_chain *chain, size_t size, size_t alignment, bool *zeroed)
+{
+    void *block;
+
+    signals_hold();
+    block = alloc_listed(chain, size, alignment, zeroed);
+    signals_release();
+    return block;
+}
+
 void huge_free(struct la_page *page)
 {
     leave(page);
@@ -329,10 +339,12 @@ void huge_free(struct la_page *page)
         unmap(page->mapping, page->mapping_size);
         return;
     }
+    signals_hold();
     lock_take(&huge_lock);
     unlink_live(page);
     lock_give(&huge_lock);
     give_memory(page);
+    signals_release();
 }
 
 void *huge_resize(struct la_page *page, size_t size)

@@ -22,6 +22,7 @@
 #include "core/remote_free.h"
 #include "core/size_class.h"
 #include "core/source.h"
+#include "core/thread.h"
 
 enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 24 };
 
@@ -619,9 +620,11 @@ void pool_flush_all(struct la_chain *chain)
 
 void pool_trim_own(void)
 {
+    struct la_chain *own;
+
     if (!la_tls_own || la_tls_busy)
         return;
-    la_tls_busy++;
+    own = slow_begin();
     pool_flush_all(la_tls_own);
-    la_tls_busy--;
+    slow_end(own);
 }

@@ -458,6 +458,13 @@ static void thread_ends(void)
     la_tls_lane.serial = 0;
 }
 
+/* Its lanes may be in pieces: they stay taken, and what they hold with them, until the process ends. */
+static void thread_begins_anew_here(void)
+{
+    memset(la_tls_lanes, 0, sizeof(la_tls_lanes));
+    la_tls_lane.serial = 0;
+}
+
 /* ---- detach ---- */
 
 static void forget(struct la_heap *heap)
@@ -533,7 +540,7 @@ static void fork_child(void)
 }
 
 static const struct thread_hooks heap_hooks = {
-    .thread_ends = thread_ends, .fork_prepare = fork_prepare, .fork_parent = fork_parent, .fork_child = fork_child,
+    .thread_ends = thread_ends, .thread_begins_anew = thread_begins_anew_here, .fork_prepare = fork_prepare, .fork_parent = fork_parent, .fork_child = fork_child,
 };
 
 /* ---- information ---- */

@@ -82,7 +82,8 @@ static inline struct lane *heap_lane_if_any(const struct la_heap *heap)
  */
 static inline void lane_enter(struct lane *lane)
 {
-    la_tls_busy++;
+    if (la_tls_busy++ == 0)
+        la_tls_frame = __builtin_frame_address(0);
     atomic_store_explicit(&lane->chain.user, NULL, memory_order_relaxed);
     la_tls_lane.serial = 0;
     atomic_signal_fence(memory_order_seq_cst);
@@ -93,7 +94,8 @@ static inline void lane_leave(struct lane *lane)
     atomic_signal_fence(memory_order_seq_cst);
     la_tls_lane = (struct thread_lane){ lane, lane->heap->serial };
     atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
-    la_tls_busy--;
+    if (la_tls_busy > 0)    /* see slow_end() */
+        la_tls_busy--;
 }
 
 /* Finish or undo what a lane of a dead process was doing. */

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 #include <liballoc/default.h>
@@ -35,6 +36,7 @@ struct la_chain la_chain_none = {
 __thread struct la_chain *la_tls_default = &la_chain_none;
 __thread struct la_chain *la_tls_own;
 __thread unsigned la_tls_busy;
+__thread const void *la_tls_frame;
 
 static struct la_lock chains_lock = LOCK_INIT(RANK_THREADS);
 static struct la_list chains = LIST_INIT(chains);
@@ -111,6 +113,31 @@ static void thread_ends(void *arg)
         source_abandon_macro(chain->source, chain, chain->macros);
     source_bury_chain(chain->source, chain);
     la_tls_busy--;
+}
+
+static bool is_on_signal_stack(void)
+{
+    stack_t stack;
+
+    return sigaltstack(NULL, &stack) < 0 || (stack.ss_flags & SS_ONSTACK);
+}
+
+/*
+ * Frames of a handler lie below those of what it interrupted (the stack grows down), unless it has a stack of its own. So a call from above the
+ * frame of the slow path shows that this is gone; one from below does not tell, and is treated as a handler's.
+ */
+bool thread_begins_anew(void)
+{
+    const struct thread_hooks *h = atomic_load(&hooks);
+
+    if ((const char *)__builtin_frame_address(0) <= (const char *)la_tls_frame || is_on_signal_stack())
+        return false;
+    la_tls_busy = 0;
+    la_tls_own = NULL;
+    la_tls_default = &la_chain_none;
+    if (h)
+        h->thread_begins_anew();
+    return true;
 }
 
 void thread_watch_end(void)
@@ -259,6 +286,7 @@ static void fork_child(void)
     fork_done(true);
     if (h)
         h->fork_child();
+    lock_child();
 }
 
 __attribute__((constructor(101))) static void init(void)

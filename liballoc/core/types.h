@@ -261,6 +261,7 @@ struct la_source {
 extern HIDDEN __thread struct la_chain *la_tls_default;     /* never NULL */
 extern HIDDEN __thread struct la_chain *la_tls_own;         /* NULL before the first allocation */
 extern HIDDEN __thread unsigned la_tls_busy;                /* slow paths running: seen by signal handlers only */
+extern HIDDEN __thread const void *la_tls_frame;            /* of the outermost of them: an address in its stack frame */
 /* Which thread is this? An address that no other living thread has. */
 static inline const void *thread_self(void)
 {

@@ -421,6 +421,70 @@ static void a_signal_handler_may_allocate(void **state)
     assert_int_equal(atomic_load(&refused), 0);
 }
 
+enum { STORM_SIGNALS = 20000, STORM_LIVE = 64 };
+
+static atomic_uint storm_handled, storm_bad;
+static atomic_bool storm_over;
+static char *storm_live[STORM_LIVE];
+
+/* Of the sizes that the interrupted calls are for, so that both are after the same blocks; some stay for a while. */
+static void storm_handler(int signal)
+{
+    int saved = errno;
+    unsigned n = atomic_fetch_add(&storm_handled, 1);
+    size_t size = 32u << n % 3;
+    char *kept = storm_live[n % STORM_LIVE], *block = malloc(size);
+
+    (void)signal;
+    if (kept && !is_filled(kept, 32, n - STORM_LIVE))
+        atomic_fetch_add(&storm_bad, 1);
+    if (n % 5 == 0)
+        free(malloc(size));
+    free(kept);
+    if (block)
+        fill(block, size, n);
+    storm_live[n % STORM_LIVE] = block;
+    errno = saved;
+}
+
+static void *send_storm(void *arg)
+{
+    pthread_t victim = *(pthread_t *)arg;
+
+    while (atomic_load(&storm_handled) < STORM_SIGNALS)
+        pthread_kill(victim, SIGUSR1);
+    atomic_store(&storm_over, true);
+    return NULL;
+}
+
+/* Signals from another processor, as fast as they go, into the shortest of all paths: blocks must neither be handed out twice nor change. */
+static void handlers_and_the_fast_path_never_share_a_block(void **state)
+{
+    char *mine[16] = { 0 };
+    pthread_t self = pthread_self(), storm;
+
+    (void)state;
+    handle(SIGUSR1, storm_handler, SA_RESTART);
+    assert_int_equal(pthread_create(&storm, NULL, send_storm, &self), 0);
+    for (unsigned i = 0; !atomic_load(&storm_over); i++) {
+        char **slot = &mine[i % 16];
+
+        if (*slot && !is_filled(*slot, 32, i - 16))
+            atomic_fetch_add(&storm_bad, 1);
+        free(*slot);
+        *slot = malloc(32u << i % 3);
+        fill(*slot, 32, i);
+        free(malloc(64));
+    }
+    pthread_join(storm, NULL);
+    handle(SIGUSR1, SIG_DFL, 0);
+    for (unsigned i = 0; i < STORM_LIVE; i++)
+        free(storm_live[i]);
+    for (unsigned i = 0; i < 16; i++)
+        free(mine[i]);
+    assert_int_equal(atomic_load(&storm_bad), 0);
+}
+
 static sigjmp_buf away;
 
 static void jump_away(int signal)
@@ -450,14 +514,14 @@ static void jump_out_of_allocations(void)
 
 /*
  * Out of the middle of an allocation: the thread may lose that block, but goes on. Many young processes, because the first
- * jump out of a slow path is the one that finds its thread as usual. (Other threads are not asked: a lock of the whole
- * process that was held at that instant stays held.)
+ * jump out of a slow path is the one that finds its thread as usual.
  */
 static void a_thread_that_jumps_out_of_malloc_can_allocate(void **state)
 {
     (void)state;
     for (unsigned i = 1; i <= 100; i++) {
         pid_t child = fork();
+        pthread_t other;
 
         if (child == 0) {
             jump_seed = i;
@@ -465,6 +529,9 @@ static void a_thread_that_jumps_out_of_malloc_can_allocate(void **state)
             handle(SIGALRM, SIG_DFL, 0);
             alarm(20);
             use_the_heap(NULL);
+            /* No lock was left taken either. */
+            if (pthread_create(&other, NULL, use_the_heap, NULL) || pthread_join(other, NULL))
+                _exit(1);
             _exit(0);
         }
         assert_int_equal(status_of(child), 0);
@@ -483,6 +550,7 @@ int main(void)
         cmocka_unit_test_setup(child_of_a_second_thread_has_a_working_heap, before_each),
         cmocka_unit_test_setup(grandchildren_allocate_too, before_each),
         cmocka_unit_test_setup(a_signal_handler_may_allocate, before_each),
+        cmocka_unit_test_setup(handlers_and_the_fast_path_never_share_a_block, before_each),
         cmocka_unit_test_setup(a_thread_that_jumps_out_of_malloc_can_allocate, before_each),
     };
 
