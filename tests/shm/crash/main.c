@@ -224,7 +224,7 @@ static void trace_recovery(struct course *course, const struct images *images, e
 /* Which recoveries are traced, and how. */
 static void consider_recovery(struct course *course, const struct images *images, uint32_t number)
 {
-    if (course->scenario->flags & UNFORMATTED)
+    if (course->scenario->flags & (UNFORMATTED | STORES_ONLY))
         return;
     if (full || course->scenario->flags & RECOVER_TRACED)
         trace_recovery(course, images, full && number == 8 && course->scenario->flags & RECOVER_TRACED ? TRACE_STEPS : TRACE_STORES);
@@ -303,7 +303,7 @@ static uint32_t count_otherwise(struct course *course, enum trace_mode mode)
     struct trace *other;
     uint32_t n;
 
-    if (course->scenario->flags & NEEDS_STEPS || !(full || course->scenario->flags & COMPARED))
+    if (course->scenario->flags & (NEEDS_STEPS | STORES_ONLY) || !(full || course->scenario->flags & COMPARED))
         return 0;
     other = trace_operation(course, mode == TRACE_STEPS ? TRACE_STORES : TRACE_STEPS);
     n = count_images(other);
@@ -387,9 +387,16 @@ static void resume_peer(struct course *course)
     }
 }
 
+static enum trace_mode choose_mode(const struct scenario *scenario)
+{
+    if (scenario->flags & NEEDS_STEPS)
+        return TRACE_STEPS;
+    return (full || steps) && !(scenario->flags & STORES_ONLY) ? TRACE_STEPS : TRACE_STORES;
+}
+
 static void run_scenario(const struct scenario *scenario)
 {
-    enum trace_mode mode = full || steps || scenario->flags & NEEDS_STEPS ? TRACE_STEPS : TRACE_STORES;
+    enum trace_mode mode = choose_mode(scenario);
     struct course course = { .scenario = scenario };
     double begin = seconds();
     struct trace *trace;
