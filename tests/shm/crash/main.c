@@ -18,28 +18,24 @@
  * Beyond single images: what is live changes at most once from "before" to "after" in the course of an operation, and the
  * heap can take as much at any moment as before or after it.
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <liballoc/vspace.h>
-
 #include "check.h"
+#include "checkers.h"
+#include "ground.h"
 #include "image.h"
 #include "trace.h"
 
-enum { MAX_CHANGES = 1 << 18, CHECK_SECONDS = 60, VICTIM_SECONDS = 600, MAX_REPORTS = 5 };
+enum { MAX_CHANGES = 1 << 18, MAX_REPORTS = 5 };
 
 extern char __executable_start;     /* of the linker */
 
@@ -55,80 +51,6 @@ struct totals {
 static struct stage *stage;
 static struct totals all;
 static bool full, steps, first, list;
-static int checkers = -1;       /* socket to the process that forks checkers */
-static pid_t checkers_pid;
-static int resume_pipe[2];      /* a byte in it lets a peer go on */
-
-/* ---- checkers ---- */
-
-struct order {
-    uint32_t scenario, flags;
-};
-
-static void serve_orders(int fd)
-{
-    struct order order;
-
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    while (read(fd, &order, sizeof(order)) == sizeof(order)) {
-        pid_t pid = fork();
-        int status = -1;
-
-        if (pid == 0) {
-            alarm(CHECK_SECONDS);
-            check_image(stage, &scenarios[order.scenario], order.flags);
-        }
-        if (pid < 0 || waitpid(pid, &status, 0) != pid || write(fd, &status, sizeof(status)) != sizeof(status))
-            _exit(1);
-    }
-    _exit(0);
-}
-
-/* Forked before this process has much memory: its forks are cheap. */
-static void start_checkers(void)
-{
-    int ends[2];
-
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 || (checkers_pid = fork()) < 0)
-        abort();
-    if (checkers_pid == 0) {
-        close(ends[0]);
-        serve_orders(ends[1]);
-    }
-    close(ends[1]);
-    checkers = ends[0];
-}
-
-static void stop_checkers(void)
-{
-    close(checkers);
-    waitpid(checkers_pid, NULL, 0);
-}
-
-static void set_path(int fd)
-{
-    snprintf(stage->path, sizeof(stage->path), "/proc/%d/fd/%d", getpid(), fd);
-}
-
-/* Return: the verdict is good. */
-static bool check_file(const struct scenario *scenario, int fd, unsigned flags)
-{
-    struct order order = { (uint32_t)(scenario - scenarios), flags };
-    int status;
-
-    set_path(fd);
-    all.checks++;
-    if (write(checkers, &order, sizeof(order)) != sizeof(order) || read(checkers, &status, sizeof(status)) != sizeof(status))
-        stage_fail("the checkers are gone");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return true;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 3)
-        stage_fail("a checker could not do its work");
-    if (WIFSIGNALED(status))
-        snprintf(stage->verdict.text, sizeof(stage->verdict.text), WTERMSIG(status) == SIGALRM ? "the checker hangs" : "the checker dies of signal %d",
-                 WTERMSIG(status));
-    return false;
-}
 
 /* ---- one scenario ---- */
 
@@ -201,7 +123,9 @@ static void check_current(struct course *course, const struct images *images, co
             close(fd);
             fd = images_file(images);
         }
-        if (!check_file(course->scenario, fd, flags ? flags : CHECK_CAPACITY))
+        ground_set_path(stage, fd);
+        all.checks++;
+        if (!checkers_check(stage, course->scenario, flags ? flags : CHECK_CAPACITY))
             report(course, what, images->step, images->at, stage->verdict.text);
         else if (!flags && operation)
             follow_course(course, images);
@@ -239,30 +163,11 @@ static void begin_trace(struct trace *trace, enum trace_mode mode, bool mapped)
     trace_begin(trace, mode, fd, stage->address, mapped);
 }
 
-static pid_t start(void)
-{
-    pid_t pid = fork();
-
-    if (pid < 0)
-        abort();
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(VICTIM_SECONDS);
-    }
-    return pid;
-}
-
-static void die(void)
-{
-    kill(getpid(), SIGKILL);
-    _exit(3);
-}
-
 static void run_victim(struct course *course, struct trace *trace, enum trace_mode mode)
 {
     const struct scenario *scenario = course->scenario;
     struct actor actor = { .stage = stage };
-    pid_t pid = start();
+    pid_t pid = ground_fork();
 
     if (pid == 0) {
         if (!(scenario->flags & ATTACHES))
@@ -272,7 +177,7 @@ static void run_victim(struct course *course, struct trace *trace, enum trace_mo
         begin_trace(trace, mode, actor.heap != NULL);
         scenario->act(&actor);
         trace_end();
-        die();
+        ground_die();
     }
     end_victim(pid, course, trace);
     stage_track_made(&actor);
@@ -282,7 +187,7 @@ static void run_recoverer(struct course *course, struct trace *trace, enum trace
 {
     struct actor actor = { .stage = stage };
     int locks[MAX_PEERS];
-    pid_t pid = start();
+    pid_t pid = ground_fork();
 
     if (pid == 0) {
         if (stage->peers_alive)
@@ -291,7 +196,7 @@ static void run_recoverer(struct course *course, struct trace *trace, enum trace
         begin_trace(trace, mode, true);
         la_heap_recover(actor.heap, NULL, NULL);
         trace_end();
-        die();
+        ground_die();
     }
     end_victim(pid, course, trace);
 }
@@ -304,7 +209,7 @@ static void trace_recovery(struct course *course, const struct images *images, e
 
     if (!trace)
         stage_fail("no memory for a trace");
-    set_path(fd);
+    ground_set_path(stage, fd);
     run_recoverer(course, trace, mode);
     close(fd);
     all.recoveries++;
@@ -319,7 +224,7 @@ static void trace_recovery(struct course *course, const struct images *images, e
 /* Which recoveries are traced, and how. */
 static void consider_recovery(struct course *course, const struct images *images, uint32_t number)
 {
-    if (course->scenario->flags & UNFORMATTED)
+    if (course->scenario->flags & (UNFORMATTED | STORES_ONLY))
         return;
     if (full || course->scenario->flags & RECOVER_TRACED)
         trace_recovery(course, images, full && number == 8 && course->scenario->flags & RECOVER_TRACED ? TRACE_STEPS : TRACE_STORES);
@@ -350,88 +255,7 @@ static void check_images(struct course *course, const struct trace *trace)
     }
 }
 
-/* ---- the ground ---- */
-
-static void be_peer(const struct scenario *scenario, unsigned i)
-{
-    struct la_heap_process everybody[2 * MAX_PEERS];
-    struct actor actor = { .stage = stage };
-    const char *wrong;
-    char go;
-    int n;
-
-    stage_attach(&actor, LA_HEAP_NO_RECOVER);
-    n = la_heap_processes(actor.heap, everybody, 2 * MAX_PEERS);
-    for (int j = 0; j < n; j++)
-        if (everybody[j].self)
-            stage->peer_slot[i] = everybody[j].slot;
-    scenario->peers[i](&actor);
-    atomic_store(&stage->arrived, i + 1);
-    if (scenario->peers_die)
-        die();
-    /* Until resume_peer(), or for ever. */
-    while (read(resume_pipe[0], &go, 1) != 1)
-        ;
-    wrong = scenario->resume(&actor);
-    if (wrong)
-        snprintf(stage->verdict.text, sizeof(stage->verdict.text), "%s", wrong);
-    _exit(wrong != NULL);
-}
-
-static void wait_for_peer(const struct scenario *scenario, pid_t pid, unsigned i)
-{
-    int status = 0;
-
-    while (scenario->peers_die || atomic_load(&stage->arrived) <= i) {
-        if (waitpid(pid, &status, scenario->peers_die ? 0 : WNOHANG) != pid) {
-            sched_yield();
-            continue;
-        }
-        if (!scenario->peers_die || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-            stage_fail("%s: peer %u ended with status %#x", scenario->name, i, status);
-        return;
-    }
-}
-
-/* One after the other, each until it has done its part. */
-static void start_peers(const struct scenario *scenario, pid_t pids[MAX_PEERS])
-{
-    for (unsigned i = 0; i < MAX_PEERS && scenario->peers[i]; i++) {
-        pids[i] = start();
-        if (pids[i] == 0)
-            be_peer(scenario, i);
-        stage->peers = i + 1;
-        wait_for_peer(scenario, pids[i], i);
-    }
-    stage->peers_alive = stage->peers && !scenario->peers_die;
-}
-
-static void end_peers(const pid_t *pids, unsigned count)
-{
-    for (unsigned i = 0; stage->peers_alive && i < count; i++) {
-        kill(pids[i], SIGKILL);
-        waitpid(pids[i], NULL, 0);
-    }
-}
-
-static int make_heap(const struct scenario *scenario)
-{
-    uintptr_t base;
-    size_t size;
-    int fd = memfd_create("crash-heap", MFD_CLOEXEC);
-
-    memset(stage, 0, offsetof(struct stage, tracked));
-    stage->heap_size = scenario->heap_size ? scenario->heap_size : LA_HEAP_MIN_SIZE;
-    /* No claim: the processes of this test map nothing else, and every process on its own. */
-    if (fd < 0 || la_vspace_arena(&base, &size) < 0)
-        stage_fail("no heap");
-    stage->address = (base + size / 2) & ~(uintptr_t)(LA_VSPACE_GRANULE - 1);
-    if (scenario->flags & UNFORMATTED ? ftruncate(fd, (off_t)stage->heap_size) < 0
-                                      : la_heap_format(fd, stage->heap_size, stage->address, "crash") < 0)
-        stage_fail("no heap");
-    set_path(fd);
-    return fd;
-}
+/* ---- paths ---- */
 
 static double seconds(void)
 {
@@ -446,14 +270,14 @@ static struct trace *trace_operation(struct course *course, enum trace_mode mode
 {
     const struct scenario *scenario = course->scenario;
     pid_t peers[MAX_PEERS];
-    int fd = make_heap(scenario);
+    int fd = ground_make_heap(stage, scenario);
     struct trace *trace = trace_create(stage->heap_size, MAX_CHANGES);
 
     if (!trace)
         stage_fail("no memory for a trace");
-    start_peers(scenario, peers);
+    ground_start_peers(stage, scenario, peers);
     run_victim(course, trace, mode);
-    end_peers(peers, stage->peers);
+    ground_end_peers(stage, peers, stage->peers);
     close(fd);
     return trace;
 }
@@ -473,17 +297,29 @@ static uint32_t count_images(const struct trace *trace)
     return n;
 }
 
-/* Stops at every instruction and stops at stores must find the same. (Images hold process ids: only their number can be compared.) */
-static void compare_modes(struct course *course, const struct trace *trace, enum trace_mode mode)
+/* How many images the operation has when it is traced in the other mode; 0: not asked for. */
+static uint32_t count_otherwise(struct course *course, enum trace_mode mode)
 {
-    struct trace *other = trace_operation(course, mode == TRACE_STEPS ? TRACE_STORES : TRACE_STEPS);
-    uint32_t expected = count_images(trace), found = count_images(other);
+    struct trace *other;
+    uint32_t n;
+
+    if (course->scenario->flags & (NEEDS_STEPS | STORES_ONLY) || !(full || course->scenario->flags & COMPARED))
+        return 0;
+    other = trace_operation(course, mode == TRACE_STEPS ? TRACE_STORES : TRACE_STEPS);
+    n = count_images(other);
+    trace_destroy(other);
+    return n;
+}
+
+/* Stops at every instruction and stops at stores must find the same. (Images hold process ids: only their number can be compared.) */
+static void compare_modes(struct course *course, const struct trace *trace, uint32_t expected)
+{
+    uint32_t found = count_images(trace);
     char text[100];
 
-    snprintf(text, sizeof(text), "%u images, but %u when traced in the other mode", expected, found);
-    if (expected != found)
+    snprintf(text, sizeof(text), "%u images, but %u when traced in the other mode", found, expected);
+    if (expected && found != expected)
         report(course, "instruction", 0, 0, text);
-    trace_destroy(other);
 }
 
 /* ---- owners that live ---- */
@@ -497,7 +333,7 @@ static bool count_down(void *left)
 static void run_short_victim(const struct scenario *scenario, uint64_t store)
 {
     struct actor actor = { .stage = stage };
-    pid_t pid = start();
+    pid_t pid = ground_fork();
     int status;
 
     if (pid == 0) {
@@ -507,7 +343,7 @@ static void run_short_victim(const struct scenario *scenario, uint64_t store)
         stage_die_when(&actor, count_down, &store);
         scenario->act(&actor);
         stage->finished = true;
-        die();
+        ground_die();
     }
     if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
         stage_fail("%s: the victim ended with status %#x", scenario->name, status);
@@ -516,7 +352,7 @@ static void run_short_victim(const struct scenario *scenario, uint64_t store)
 static void recover_by_another(void)
 {
     struct actor actor = { .stage = stage };
-    pid_t pid = start();
+    pid_t pid = ground_fork();
 
     if (pid == 0) {
         stage_attach(&actor, LA_HEAP_NO_RECOVER);
@@ -535,37 +371,40 @@ static void resume_peer(struct course *course)
 
     for (uint64_t store = 1; store == 1 || !stage->finished; store++) {
         pid_t peers[MAX_PEERS];
-        int fd = make_heap(scenario), status;
+        int fd = ground_make_heap(stage, scenario), status;
 
-        start_peers(scenario, peers);
+        ground_start_peers(stage, scenario, peers);
         run_short_victim(scenario, store);
         recover_by_another();
         all.checks++;
-        if (write(resume_pipe[1], "", 1) != 1 || waitpid(peers[0], &status, 0) != peers[0])
-            abort();
+        status = ground_resume_peer(peers[0]);
         if (!WIFEXITED(status))
             report(course, "after store", store, 0, "the peer that lives crashes");
         else if (WEXITSTATUS(status) != 0)
             report(course, "after store", store, 0, stage->verdict.text);
-        end_peers(peers + 1, stage->peers - 1);
+        ground_end_peers(stage, peers + 1, stage->peers - 1);
         close(fd);
     }
 }
 
+static enum trace_mode choose_mode(const struct scenario *scenario)
+{
+    if (scenario->flags & NEEDS_STEPS)
+        return TRACE_STEPS;
+    return (full || steps) && !(scenario->flags & STORES_ONLY) ? TRACE_STEPS : TRACE_STORES;
+}
+
 static void run_scenario(const struct scenario *scenario)
 {
-    enum trace_mode mode = full || steps || scenario->flags & NEEDS_STEPS ? TRACE_STEPS : TRACE_STORES;
+    enum trace_mode mode = choose_mode(scenario);
     struct course course = { .scenario = scenario };
     double begin = seconds();
     struct trace *trace;
+    uint32_t otherwise;
 
-    if (!(scenario->flags & NEEDS_STEPS) && (full || scenario->flags & COMPARED)) {
-        struct trace *first_trace = trace_operation(&course, mode);
-
-        compare_modes(&course, first_trace, mode);
-        trace_destroy(first_trace);
-    }
+    otherwise = count_otherwise(&course, mode);
     trace = trace_operation(&course, mode);
+    compare_modes(&course, trace, otherwise);
     check_images(&course, trace);
     trace_destroy(trace);
     if (scenario->resume)
@@ -647,13 +486,11 @@ int main(int argc, char **argv)
     stage = mmap(NULL, sizeof(*stage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (stage == MAP_FAILED)
         return 1;
-    start_checkers();
-    if (pipe(resume_pipe) < 0)
-        return 1;
+    checkers_start(stage);
     for (unsigned i = 0; i < scenario_count; i++)
         if (is_wanted(&scenarios[i], argc - 1, argv + 1))
             run_scenario(&scenarios[i]);
-    stop_checkers();
+    checkers_stop();
     print_totals(begin);
     return all.bad != 0 || all.paths == 0;
 }

@@ -12,6 +12,7 @@ enum scenario_flags {
     NEEDS_STEPS = 1u << 2,      /* the kernel writes into the heap or maps it: see trace.c */
     KEEPS_DEAD = 1u << 3,       /* the victim does not recover dead peers when it attaches */
     RECOVER_TRACED = 1u << 4,   /* default run: the recovery of each image is traced, too */
+    STORES_ONLY = 1u << 9,      /* also in the full run, and its recovery is not traced: other scenarios have the same parts one by one */
     LONG = 1u << 8,             /* full run only, unless asked for by name */
     COMPARED = 1u << 7,         /* default run: traced in both modes, see trace.c */
     UNEVEN = 1u << 5,           /* what is live goes up and down in its course: memory is reused in it, or a block lives twice */

@@ -762,7 +762,7 @@ const struct scenario scenarios[] = {
     { "recover-bundle", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_publishing_a_bundle }, true, .act = recover,
       .survive = survivor_pushes },
     { "recover-holder", KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = recover, .survive = survivor_takes },
-    { "recover-three", KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much, dies_taking, dies_taking }, true, .act = recover },
+    { "recover-three", STORES_ONLY | KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much, dies_taking, dies_taking }, true, .act = recover },
     { "adopt", 0, 0, { neighbours }, true, .act = alloc_adopting },
 
     { "root", SAME_AFTER, .act = name_root, .audit = root_is_one },
