@@ -7,7 +7,10 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include <liballoc/error.h>
+
 #include "base/error.h"
+#include "base/fmt.h"
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
@@ -46,6 +49,32 @@ int shms_heap_create(struct shms_client *client, const char *name, size_t size)
     return connection_ask(client, &m, NULL);
 }
 
+static void say_detached(struct shms_client *client, uint64_t id)
+{
+    struct wire_message m;
+
+    wire_begin(&m, WIRE_DETACH, 0, 0);
+    wire_put_u64(&m, TLV_ID, 0, id);
+    connection_ask(client, &m, NULL);
+}
+
+/*
+ * The descriptor is the heap's from now on, with a description of its own: its lock is this process's death certificate. If it cannot be
+ * attached the daemon must not go on counting us; but -EALREADY means that it is, and one count stands for both.
+ */
+static int attach(struct shms_client *client, const struct wire_message *m, int fd, unsigned flags, struct la_heap **ret)
+{
+    int r = la_heap_attach_fd(fd, flags, ret);
+    char why[200];
+    uint64_t id;
+
+    if (r == 0 || r == -EALREADY || !wire_get_u64(m, TLV_ID, &id))
+        return r;
+    la_format(why, sizeof(why), "%s", la_last_error());
+    say_detached(client, id);
+    return la_fail(r, "%s", why);
+}
+
 int shms_heap_open(struct shms_client *client, const char *name, size_t size, unsigned flags, struct la_heap **ret)
 {
     struct wire_message m;
@@ -68,16 +97,12 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
     r = connection_ask(client, &m, &fd);
     if (r == 0 && fd < 0)
         r = la_fail(-EPROTO, "shmserver answered without the heap's descriptor");
-    if (r < 0)
-        return r;
-    /* A description of its own, and the heap's from now on: its lock is this process's death certificate. */
-    return la_heap_attach_fd(fd, flags & LA_FLAGS, ret);
+    return r < 0 ? r : attach(client, &m, fd, flags & LA_FLAGS, ret);
 }
 
 int shms_heap_close(struct shms_client *client, struct la_heap *heap)
 {
     struct la_heap_info info = { .struct_size = sizeof(info) };
-    struct wire_message m;
     int r;
 
     if (!heap)
@@ -87,10 +112,8 @@ int shms_heap_close(struct shms_client *client, struct la_heap *heap)
         r = la_heap_detach(heap);
     if (r < 0)
         return r;
-    wire_begin(&m, WIRE_DETACH, 0, 0);
-    wire_put_u64(&m, TLV_ID, 0, info.id);
     /* A courtesy that spares the daemon a search; a daemon that is gone needs none. */
-    connection_ask(client, &m, NULL);
+    say_detached(client, info.id);
     return 0;
 }
 
