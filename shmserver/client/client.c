@@ -127,6 +127,24 @@ int shms_heap_remove(struct shms_client *client, const char *name)
     return r < 0 ? r : connection_ask(client, &m, NULL);
 }
 
+int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t owner, uint32_t group, uint32_t mode)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_ACL, 0, 0);
+    r = put_name(&m, name);
+    if (r < 0)
+        return r;
+    if (owner != SHMS_UNCHANGED)
+        wire_put_u64(&m, TLV_OWNER, TLV_CRITICAL, owner);
+    if (group != SHMS_UNCHANGED)
+        wire_put_u64(&m, TLV_GROUP, TLV_CRITICAL, group);
+    if (mode != SHMS_UNCHANGED)
+        wire_put_u64(&m, TLV_MODE, TLV_CRITICAL, mode);
+    return connection_ask(client, &m, NULL);
+}
+
 int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret)
 {
     size_t size = ret ? ret->struct_size : 0;
