@@ -177,6 +177,7 @@ struct list {
     /* The user's callback: one of the two, or none. */
     void (*each_heap)(void *user, const struct shms_heap *heap);
     void (*each_process)(void *user, const struct shms_process *process);
+    void (*each_quota)(void *user, const struct shms_quota *quota);
     void *user;
 };
 
@@ -196,6 +197,7 @@ static int ask_page(struct shms_client *client, const struct list *list, uint64_
 static int hand_out(const struct list *list, const struct wire_tlv *tlv)
 {
     struct shms_process process;
+    struct shms_quota quota;
     struct shms_heap heap;
 
     if (list->type == WIRE_LIST && record_get_heap(tlv, &heap)) {
@@ -206,6 +208,11 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
     if (list->type == WIRE_PROCESSES && record_get_process(tlv, &process)) {
         if (list->each_process)
             list->each_process(list->user, &process);
+        return 1;
+    }
+    if (list->type == WIRE_QUOTA && record_get_quota(tlv, &quota)) {
+        if (list->each_quota)
+            list->each_quota(list->user, &quota);
         return 1;
     }
     return 0;
@@ -246,4 +253,22 @@ int shms_processes(struct shms_client *client, const char *name,
     const struct list list = { .type = WIRE_PROCESSES, .name = name, .each_process = each, .user = user };
 
     return run_list(client, &list);
+}
+
+int shms_quotas(struct shms_client *client, void (*each)(void *user, const struct shms_quota *quota), void *user)
+{
+    const struct list list = { .type = WIRE_QUOTA, .each_quota = each, .user = user };
+
+    return run_list(client, &list);
+}
+
+int shms_quota_set(struct shms_client *client, const struct shms_quota *quota)
+{
+    struct wire_message m;
+
+    if (!quota || quota->struct_size < sizeof(*quota))
+        return la_fail(-EINVAL, "set struct_size to sizeof(struct shms_quota) before the call");
+    wire_begin(&m, WIRE_QUOTA, 0, 0);
+    wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, sizeof(*quota));
+    return connection_ask(client, &m, NULL);
 }

@@ -8,6 +8,8 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "shmserver/daemon/answer_admin.h"
+#include "shmserver/daemon/call.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
@@ -15,15 +17,6 @@
 #include "shmserver/daemon/view.h"
 #include "shmserver/protocol/fdpass.h"
 #include "shmserver/protocol/record.h"
-
-/* A request and the answer that grows. Handlers return 0, or a negative errno with its sentence in la_last_error(). */
-struct call {
-    struct peer *peer;
-    struct registry *registry;
-    const struct wire_message *request;
-    struct wire_message *reply;
-    int fd;
-};
 
 /* ---- reading requests ---- */
 
@@ -34,8 +27,7 @@ static int get_name(const struct call *call, char name[LA_HEAP_NAME_MAX + 1])
     return 0;
 }
 
-/* Leaves *ret alone when the field is not there. false: it is too large. */
-static bool get_u32(const struct call *call, enum wire_tlv_type type, uint32_t *ret)
+bool call_get_u32(const struct call *call, enum wire_tlv_type type, uint32_t *ret)
 {
     uint64_t value = *ret;
 
@@ -44,7 +36,7 @@ static bool get_u32(const struct call *call, enum wire_tlv_type type, uint32_t *
     return value <= UINT32_MAX;
 }
 
-static int get_segment(const struct call *call, struct segment **ret)
+int call_get_segment(const struct call *call, struct segment **ret)
 {
     char name[LA_HEAP_NAME_MAX + 1];
     int r = get_name(call, name);
@@ -55,14 +47,14 @@ static int get_segment(const struct call *call, struct segment **ret)
     return *ret ? 0 : -ENOENT;
 }
 
-static bool may(const struct call *call, const struct segment *segment, enum acl_right right)
+bool call_may(const struct call *call, const struct segment *segment, enum acl_right right)
 {
     return acl_allows(&segment->acl, call->peer->socket.fd, &call->peer->id, right);
 }
 
-static int check_right(const struct call *call, const struct segment *segment, enum acl_right right)
+int call_check_right(const struct call *call, const struct segment *segment, enum acl_right right)
 {
-    if (may(call, segment, right))
+    if (call_may(call, segment, right))
         return 0;
     return la_fail(-EACCES, "heap %s is user %u's, with mode %04o for group %u: ask him to open it to you with `shms acl`", segment->name,
                    segment->acl.owner, segment->acl.mode, segment->acl.group);
@@ -71,9 +63,9 @@ static int check_right(const struct call *call, const struct segment *segment, e
 /* One that the caller may look at. */
 static int get_visible_segment(const struct call *call, struct segment **ret)
 {
-    int r = get_segment(call, ret);
+    int r = call_get_segment(call, ret);
 
-    return r < 0 ? r : check_right(call, *ret, ACL_READ);
+    return r < 0 ? r : call_check_right(call, *ret, ACL_READ);
 }
 
 /* ---- requests ---- */
@@ -148,7 +140,7 @@ static int attach(struct call *call)
     int r = find_or_create(call, &segment);
 
     if (r == 0)
-        r = check_right(call, segment, ACL_WRITE);
+        r = call_check_right(call, segment, ACL_WRITE);
     if (r < 0)
         return r;
     call->fd = memfile_reopen(&segment->file);
@@ -185,7 +177,7 @@ static int detach(struct call *call)
 static int remove_heap(struct call *call)
 {
     struct segment *segment;
-    int r = get_segment(call, &segment);
+    int r = call_get_segment(call, &segment);
 
     if (r < 0)
         return r;
@@ -196,26 +188,6 @@ static int remove_heap(struct call *call)
     registry_remove(segment);
     reaper_look(segment, now_ms());
     return 0;
-}
-
-static int set_acl(struct call *call)
-{
-    struct segment *segment;
-    int r = get_segment(call, &segment);
-    struct acl acl;
-
-    if (r < 0)
-        return r;
-    acl = segment->acl;
-    if (!get_u32(call, TLV_OWNER, &acl.owner) || !get_u32(call, TLV_GROUP, &acl.group) || !get_u32(call, TLV_MODE, &acl.mode))
-        return la_fail(-EINVAL, "an owner, group or mode has more than 32 bits");
-    r = acl_check_change(&segment->acl, &acl, call->peer->socket.fd, &call->peer->id, segment->name);
-    if (r == 0)
-        r = registry_set_acl(segment, &acl);
-    if (r == 0)
-        log_write(LOG_INFO, "heap %s is user %u's, group %u, mode %04o, by process %d (%s, user %u)", segment->name, acl.owner, acl.group, acl.mode,
-                  call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
-    return r;
 }
 
 static int info(struct call *call)
@@ -233,12 +205,11 @@ static int info(struct call *call)
 
 /* ---- lists: as many records as fit, and the cursor of the last one if there are more ---- */
 
-/* Keep room for NEXT. */
-enum { NEXT_SIZE = 16 };
-
-static bool has_room(const struct wire_message *m, size_t record)
+bool call_has_room(const struct call *call, size_t record)
 {
-    return m->header.length + 8 + record + NEXT_SIZE <= WIRE_MAX;
+    enum { NEXT_SIZE = 16 };    /* kept for it */
+
+    return call->reply->header.length + 8 + record + NEXT_SIZE <= WIRE_MAX;
 }
 
 static int list(struct call *call)
@@ -250,13 +221,13 @@ static int list(struct call *call)
     for (segment = registry_after(call->registry, after); segment; segment = registry_after(call->registry, after)) {
         struct shms_heap heap;
 
-        if (!has_room(call->reply, sizeof(heap))) {
+        if (!call_has_room(call, sizeof(heap))) {
             wire_put_u64(call->reply, TLV_NEXT, 0, after);
             break;
         }
         after = segment->serial;
         /* One that cannot be looked into is logged, and does not hide the others. */
-        if (!segment->removed && may(call, segment, ACL_READ) && view_describe(segment, &heap) == 0)
+        if (!segment->removed && call_may(call, segment, ACL_READ) && view_describe(segment, &heap) == 0)
             record_put_heap(call->reply, &heap);
     }
     return 0;
@@ -285,7 +256,7 @@ static uint32_t uid_of(const struct segment *segment, int32_t pid)
 
 static bool put_process(struct call *call, const struct shms_process *process, uint64_t *cursor, uint64_t at)
 {
-    if (!has_room(call->reply, sizeof(*process))) {
+    if (!call_has_room(call, sizeof(*process))) {
         wire_put_u64(call->reply, TLV_NEXT, 0, *cursor);
         return false;
     }
@@ -350,7 +321,7 @@ static int processes(struct call *call)
         serial = cursor >> CURSOR_SLOT_BITS;
         for (segment = registry_after(call->registry, serial ? serial - 1 : 0); segment;
              segment = registry_after(call->registry, segment->serial))
-            if (may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
+            if (call_may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
                 return 0;
     }
     put_idle_peers(call, &cursor);
@@ -362,7 +333,7 @@ static int processes(struct call *call)
 static int (*const handlers[WIRE_TYPES])(struct call *call) = {
     [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
     [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
-    [WIRE_ACL] = set_acl,
+    [WIRE_ACL] = answer_acl, [WIRE_QUOTA] = answer_quota,
 };
 
 /* May a peer in this state send this at all? */

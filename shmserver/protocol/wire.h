@@ -36,6 +36,7 @@ enum wire_type {
     WIRE_PROCESSES,     /* [NAME] [AFTER] -> PROCESS... [NEXT] */
     /* Since version 2: */
     WIRE_ACL,           /* NAME [OWNER] [GROUP] [MODE] */
+    WIRE_QUOTA,         /* QUOTA: set it; or [AFTER] -> QUOTA... [NEXT] */
     WIRE_TYPES
 };
 
@@ -57,6 +58,7 @@ enum wire_tlv_type {
     TLV_OWNER,
     TLV_GROUP,
     TLV_MODE,
+    TLV_QUOTA,          /* struct shms_quota */
     TLV_TYPES
 };
 

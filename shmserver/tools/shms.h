@@ -24,5 +24,6 @@ int shms_fail(void);
 
 /* Each command: its exit status. */
 int command_acl(const struct shms *shms);
+int command_quota(const struct shms *shms);
 
 #endif

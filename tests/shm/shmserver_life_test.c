@@ -1,10 +1,9 @@
 /* shmserver_life_test.c - starting and ending: one daemon per socket, stale sockets, clean ends, errors that say what to do. */
 #include "daemon.h"
 
-#include <grp.h>
+#include <linux/capability.h>
 
 #include "shmserver/protocol/fdpass.h"
-#include <linux/capability.h>
 
 static const char nobody_there[] = "start one with `shmserver`, or use la_heap_open()";
 
@@ -117,35 +116,6 @@ static void missing_folder_is_named(void **state)
     snprintf(path, sizeof(path), "%s/none/socket", d->folder);
     assert_false(daemon_try_start(d, "--socket", path));
     assert_true(daemon_said(d, "/none, does not exist"));
-}
-
-/* Return: the exit status of a child that runs @body. */
-static int in_child(int (*body)(const struct daemon *d), const struct daemon *d)
-{
-    int status;
-    pid_t pid;
-
-    fflush(stdout);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        _exit(body(d));
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static int (*nobody_does)(const struct daemon *d);
-
-static int become_nobody(const struct daemon *d)
-{
-    return setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0 ? 99 : nobody_does(d);
-}
-
-/* The same, no longer root. */
-static int as_nobody(int (*body)(const struct daemon *d), const struct daemon *d)
-{
-    nobody_does = body;
-    return in_child(become_nobody, d);
 }
 
 static int connect_is_refused_with_the_owner_named(const struct daemon *d)

@@ -151,5 +151,30 @@ struct shms_process {
 LA_API int shms_processes(struct shms_client *client, const char *name,
                           void (*each)(void *user, const struct shms_process *process), void *user);
 
+/* What a user has of the daemon, and may have. Fields are only ever appended. */
+struct shms_quota {
+    uint64_t struct_size;       /* in: sizeof(struct shms_quota) of the caller */
+    uint64_t bytes, max_bytes;  /* sizes of his heaps, used or not: no writer can have more */
+    uint64_t committed;         /* memory behind them */
+    uint64_t refused;           /* connections and heaps, for a limit */
+    uint64_t delayed;           /* requests that waited for their turn */
+    uint32_t uid;
+    uint32_t clients, max_clients;      /* connections */
+    uint32_t heaps, max_heaps;
+    uint32_t max_requests;      /* per second; more wait, with a second's worth in advance; 0: any number */
+};
+
+/** shms_quotas() - call @each for every user that the daemon knows (root and the daemon's user see all of them, others themselves), by user
+ *  id. Return: number of users, or a negative errno. */
+LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, const struct shms_quota *quota), void *user);
+
+/**
+ * shms_quota_set() - set the limits of one user
+ * @quota: uid and the four limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX) stay as they are; what he has beyond a lower limit he keeps
+ *
+ * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old), ...
+ */
+LA_API int shms_quota_set(struct shms_client *client, const struct shms_quota *quota);
+
 LA_END_DECLS
 #endif
