@@ -1,24 +1,46 @@
 #include "core/shared_macro.h"
 
 #include <errno.h>
-#include <fcntl.h>
 
 #include "base/error.h"
 #include "core/shared_block.h"
+#include "os/headroom.h"
+
+bool macro_is_committed(const struct la_heap *heap, uint32_t macro)
+{
+    return atomic_load_explicit(&heap->macros[macro].committed, memory_order_relaxed) != 0;
+}
+
+static bool commit(struct la_heap *heap, uint64_t offset, size_t size, const char *what)
+{
+    int r = os_commit_file(heap->fd, (off_t)offset, size, false);
+
+    if (r < 0)
+        la_fail(r, "heap %s cannot commit %zu KiB for %s: %s (errno %d)", heap->header->name, size / KiB, what,
+                r == -ENOMEM ? "the machine or this control group has not that much left"
+                : r == -ENOSPC ? "its tmpfs (/dev/shm?) is full" : "the kernel refuses", -r);
+    return r == 0;
+}
+
+/* All or nothing: a block that does not fit must not take what is left with it. */
+static bool commit_run(struct la_heap *heap, uint32_t macro, uint32_t n)
+{
+    if (!commit(heap, heap_offset(heap, slice_memory(heap, macro, 0)), n * MACRO_SIZE, "blocks"))
+        return false;
+    for (uint32_t i = macro; i < macro + n; i++)
+        atomic_store_explicit(&heap->macros[i].committed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&heap->header->committed, n * MACRO_SIZE, memory_order_relaxed);
+    return true;
+}
 
 /* Row and payload of a macro block are committed before they are touched: no SIGBUS later. */
 bool macro_commit(struct la_heap *heap, uint32_t macro, uint32_t n)
 {
-    for (uint32_t i = macro; i < macro + n; i++) {
-        if (atomic_load_explicit(&heap->macros[i].committed, memory_order_relaxed))
-            continue;
-        if (fallocate(heap->fd, 0, (off_t)heap_offset(heap, slice_memory(heap, i, 0)), MACRO_SIZE) < 0) {
-            la_fail(-errno, "heap %s cannot commit 2 MiB more (errno %d): /dev/shm, the cgroup or the huge pages are used up",
-                    heap->header->name, errno);
+    for (uint32_t i = macro, run; i < macro + n; i += MAX(run, 1u)) {
+        for (run = 0; i + run < macro + n && !macro_is_committed(heap, i + run);)
+            run++;
+        if (run && !commit_run(heap, i, run))
             return false;
-        }
-        atomic_store_explicit(&heap->macros[i].committed, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&heap->header->committed, MACRO_SIZE, memory_order_relaxed);
     }
     return true;
 }
@@ -31,13 +53,10 @@ bool macro_commit_rows(struct la_heap *heap, uint32_t rows)
     rows = MIN(rows, heap->macro_count);
     if (have >= rows)
         return true;
-    if (fallocate(heap->fd, 0, (off_t)(h->macros_at + have * sizeof(struct heap_macro)),
-                  (off_t)((rows - have) * sizeof(struct heap_macro))) < 0 ||
-        fallocate(heap->fd, 0, (off_t)(h->slices_at + (uint64_t)have * SLICES_PER_MACRO * sizeof(struct heap_slice)),
-                  (off_t)((uint64_t)(rows - have) * SLICES_PER_MACRO * sizeof(struct heap_slice))) < 0) {
-        la_fail(-errno, "heap %s cannot commit its tables (errno %d)", h->name, errno);
+    if (!commit(heap, h->macros_at + have * sizeof(struct heap_macro), (rows - have) * sizeof(struct heap_macro), "its tables") ||
+        !commit(heap, h->slices_at + (uint64_t)have * SLICES_PER_MACRO * sizeof(struct heap_slice),
+                (size_t)(rows - have) * SLICES_PER_MACRO * sizeof(struct heap_slice), "its tables"))
         return false;
-    }
     while (have < rows && !atomic_compare_exchange_weak_explicit(&h->rows, &have, rows, memory_order_release, memory_order_relaxed))
         ;
     return true;

@@ -15,6 +15,7 @@ void macro_release(struct la_heap *heap, uint32_t macro);
 
 /* Memory for @n macro blocks that the caller claimed, before they are touched: no SIGBUS later. false: la_last_error() says why. */
 bool macro_commit(struct la_heap *heap, uint32_t macro, uint32_t n);
+bool macro_is_committed(const struct la_heap *heap, uint32_t macro);
 /* Tables for the first @rows macro blocks; false: the file system is full. */
 bool macro_commit_rows(struct la_heap *heap, uint32_t rows);
 

@@ -479,17 +479,22 @@ static bool take_free(struct la_chain *chain)
 {
     struct lane *lane = lane_of(chain);
     struct la_heap *heap = lane->heap;
+    bool memory_is_out = false;
     int64_t i;
 
     for (uint32_t looked = 0; (i = next_row(heap, looked)) >= 0; looked++) {
         uint32_t macro = (uint32_t)i;
 
+        /* What was given back is still committed, and may lie anywhere. */
+        if (memory_is_out && !macro_is_committed(heap, macro))
+            continue;
         if (atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed) != owner_make(OWNER_NONE, 0) ||
             !macro_claim(heap, macro, owner_make(OWNER_NONE, 0), owner_make(OWNER_CLAIMING, lane->number)))
             continue;
         if (!macro_commit(heap, macro, 1)) {
             macro_set_owner(heap, macro, owner_make(OWNER_NONE, 0));
-            return false;
+            memory_is_out = true;
+            continue;
         }
         prepare_macro(heap, macro);
         macro_set_owner(heap, macro, owner_make(OWNER_LANE, lane->number));
@@ -497,6 +502,8 @@ static bool take_free(struct la_chain *chain)
         view_macro(chain, macro);
         return true;
     }
+    if (memory_is_out)
+        return false;
     la_fail(-ENOMEM, "heap %s is full: %u macro blocks of 2 MiB are in use, it cannot grow beyond the size of its creation",
             heap->header->name, heap->macro_count);
     return false;

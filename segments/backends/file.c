@@ -10,8 +10,8 @@
 #include <linux/magic.h>
 
 #include "base/error.h"
+#include "os/headroom.h"
 #include "os/os.h"
-#include "segments/headroom.h"
 #include "segments/placement.h"
 
 static off_t offset_of(const struct seg_segment *s, struct la_range range)
@@ -22,14 +22,11 @@ static off_t offset_of(const struct seg_segment *s, struct la_range range)
 int seg_file_acquire(struct seg_segment *s, struct la_range range)
 {
     bool pool = s->page_size == SEG_HUGE_PAGE;
-    int r;
+    int r = os_commit_file(s->fd, offset_of(s, range), range.size, pool);
 
-    if (!pool && range.size > seg_headroom())
+    if (r == -ENOMEM)
         return la_fail(-ENOSPC, "segment \"%s\": %zu bytes are more than the machine or this control group has left", s->name, range.size);
-    do
-        r = fallocate(s->fd, 0, offset_of(s, range), (off_t)range.size) < 0 ? -errno : 0;
-    while (r == -EINTR);
-    if (r == -ENOSPC || r == -ENOMEM)
+    if (r == -ENOSPC)
         return la_fail(-ENOSPC, "segment \"%s\": no memory for %zu bytes (%s)", s->name, range.size,
                        pool ? "the pool of 2 MiB pages is empty" : "the tmpfs, or the memory, is full");
     return r < 0 ? la_fail(r, "segment \"%s\": cannot commit %zu bytes (errno %d)", s->name, range.size, -r) : 0;

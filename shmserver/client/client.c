@@ -7,7 +7,10 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include <liballoc/error.h>
+
 #include "base/error.h"
+#include "base/fmt.h"
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
@@ -46,6 +49,32 @@ int shms_heap_create(struct shms_client *client, const char *name, size_t size)
     return connection_ask(client, &m, NULL);
 }
 
+static void say_detached(struct shms_client *client, uint64_t id)
+{
+    struct wire_message m;
+
+    wire_begin(&m, WIRE_DETACH, 0, 0);
+    wire_put_u64(&m, TLV_ID, 0, id);
+    connection_ask(client, &m, NULL);
+}
+
+/*
+ * The descriptor is the heap's from now on, with a description of its own: its lock is this process's death certificate. If it cannot be
+ * attached the daemon must not go on counting us; but -EALREADY means that it is, and one count stands for both.
+ */
+static int attach(struct shms_client *client, const struct wire_message *m, int fd, unsigned flags, struct la_heap **ret)
+{
+    int r = la_heap_attach_fd(fd, flags, ret);
+    char why[200];
+    uint64_t id;
+
+    if (r == 0 || r == -EALREADY || !wire_get_u64(m, TLV_ID, &id))
+        return r;
+    la_format(why, sizeof(why), "%s", la_last_error());
+    say_detached(client, id);
+    return la_fail(r, "%s", why);
+}
+
 int shms_heap_open(struct shms_client *client, const char *name, size_t size, unsigned flags, struct la_heap **ret)
 {
     struct wire_message m;
@@ -68,16 +97,12 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
     r = connection_ask(client, &m, &fd);
     if (r == 0 && fd < 0)
         r = la_fail(-EPROTO, "shmserver answered without the heap's descriptor");
-    if (r < 0)
-        return r;
-    /* A description of its own, and the heap's from now on: its lock is this process's death certificate. */
-    return la_heap_attach_fd(fd, flags & LA_FLAGS, ret);
+    return r < 0 ? r : attach(client, &m, fd, flags & LA_FLAGS, ret);
 }
 
 int shms_heap_close(struct shms_client *client, struct la_heap *heap)
 {
     struct la_heap_info info = { .struct_size = sizeof(info) };
-    struct wire_message m;
     int r;
 
     if (!heap)
@@ -87,10 +112,8 @@ int shms_heap_close(struct shms_client *client, struct la_heap *heap)
         r = la_heap_detach(heap);
     if (r < 0)
         return r;
-    wire_begin(&m, WIRE_DETACH, 0, 0);
-    wire_put_u64(&m, TLV_ID, 0, info.id);
     /* A courtesy that spares the daemon a search; a daemon that is gone needs none. */
-    connection_ask(client, &m, NULL);
+    say_detached(client, info.id);
     return 0;
 }
 
@@ -102,6 +125,24 @@ int shms_heap_remove(struct shms_client *client, const char *name)
     wire_begin(&m, WIRE_REMOVE, 0, 0);
     r = put_name(&m, name);
     return r < 0 ? r : connection_ask(client, &m, NULL);
+}
+
+int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t owner, uint32_t group, uint32_t mode)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_ACL, 0, 0);
+    r = put_name(&m, name);
+    if (r < 0)
+        return r;
+    if (owner != SHMS_UNCHANGED)
+        wire_put_u64(&m, TLV_OWNER, TLV_CRITICAL, owner);
+    if (group != SHMS_UNCHANGED)
+        wire_put_u64(&m, TLV_GROUP, TLV_CRITICAL, group);
+    if (mode != SHMS_UNCHANGED)
+        wire_put_u64(&m, TLV_MODE, TLV_CRITICAL, mode);
+    return connection_ask(client, &m, NULL);
 }
 
 int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret)
@@ -136,6 +177,7 @@ struct list {
     /* The user's callback: one of the two, or none. */
     void (*each_heap)(void *user, const struct shms_heap *heap);
     void (*each_process)(void *user, const struct shms_process *process);
+    void (*each_quota)(void *user, const struct shms_quota *quota);
     void *user;
 };
 
@@ -155,6 +197,7 @@ static int ask_page(struct shms_client *client, const struct list *list, uint64_
 static int hand_out(const struct list *list, const struct wire_tlv *tlv)
 {
     struct shms_process process;
+    struct shms_quota quota;
     struct shms_heap heap;
 
     if (list->type == WIRE_LIST && record_get_heap(tlv, &heap)) {
@@ -165,6 +208,11 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
     if (list->type == WIRE_PROCESSES && record_get_process(tlv, &process)) {
         if (list->each_process)
             list->each_process(list->user, &process);
+        return 1;
+    }
+    if (list->type == WIRE_QUOTA && record_get_quota(tlv, &quota)) {
+        if (list->each_quota)
+            list->each_quota(list->user, &quota);
         return 1;
     }
     return 0;
@@ -205,4 +253,22 @@ int shms_processes(struct shms_client *client, const char *name,
     const struct list list = { .type = WIRE_PROCESSES, .name = name, .each_process = each, .user = user };
 
     return run_list(client, &list);
+}
+
+int shms_quotas(struct shms_client *client, void (*each)(void *user, const struct shms_quota *quota), void *user)
+{
+    const struct list list = { .type = WIRE_QUOTA, .each_quota = each, .user = user };
+
+    return run_list(client, &list);
+}
+
+int shms_quota_set(struct shms_client *client, const struct shms_quota *quota)
+{
+    struct wire_message m;
+
+    if (!quota || quota->struct_size < sizeof(*quota))
+        return la_fail(-EINVAL, "set struct_size to sizeof(struct shms_quota) before the call");
+    wire_begin(&m, WIRE_QUOTA, 0, 0);
+    wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, sizeof(*quota));
+    return connection_ask(client, &m, NULL);
 }

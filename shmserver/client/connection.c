@@ -131,6 +131,9 @@ static int ask_locked(struct shms_client *client, struct wire_message *m, struct
 
     if (client->fd < 0)
         return la_fail(-ENOTCONN, "the connection to shmserver at %s has failed before: connect again", client->path);
+    if (wire_type_since(m->header.type) > client->version)
+        return la_fail(-EOPNOTSUPP, "shmserver at %s speaks protocol version %u, which has no request of this kind: run a newer one", client->path,
+                       client->version);
     m->header.version = client->version;
     m->header.sequence = client->sequence++;
     request = m->header;

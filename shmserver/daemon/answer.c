@@ -8,6 +8,8 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "shmserver/daemon/answer_admin.h"
+#include "shmserver/daemon/call.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
@@ -15,15 +17,6 @@
 #include "shmserver/daemon/view.h"
 #include "shmserver/protocol/fdpass.h"
 #include "shmserver/protocol/record.h"
-
-/* A request and the answer that grows. Handlers return 0, or a negative errno with its sentence in la_last_error(). */
-struct call {
-    struct peer *peer;
-    struct registry *registry;
-    const struct wire_message *request;
-    struct wire_message *reply;
-    int fd;
-};
 
 /* ---- reading requests ---- */
 
@@ -34,7 +27,16 @@ static int get_name(const struct call *call, char name[LA_HEAP_NAME_MAX + 1])
     return 0;
 }
 
-static int get_segment(const struct call *call, struct segment **ret)
+bool call_get_u32(const struct call *call, enum wire_tlv_type type, uint32_t *ret)
+{
+    uint64_t value = *ret;
+
+    wire_get_u64(call->request, type, &value);
+    *ret = (uint32_t)value;
+    return value <= UINT32_MAX;
+}
+
+int call_get_segment(const struct call *call, struct segment **ret)
 {
     char name[LA_HEAP_NAME_MAX + 1];
     int r = get_name(call, name);
@@ -43,6 +45,27 @@ static int get_segment(const struct call *call, struct segment **ret)
         return r;
     *ret = registry_find(call->registry, name);
     return *ret ? 0 : -ENOENT;
+}
+
+bool call_may(const struct call *call, const struct segment *segment, enum acl_right right)
+{
+    return acl_allows(&segment->acl, call->peer->socket.fd, &call->peer->id, right);
+}
+
+int call_check_right(const struct call *call, const struct segment *segment, enum acl_right right)
+{
+    if (call_may(call, segment, right))
+        return 0;
+    return la_fail(-EACCES, "heap %s is user %u's, with mode %04o for group %u: ask him to open it to you with `shms acl`", segment->name,
+                   segment->acl.owner, segment->acl.mode, segment->acl.group);
+}
+
+/* One that the caller may look at. */
+static int get_visible_segment(const struct call *call, struct segment **ret)
+{
+    int r = call_get_segment(call, ret);
+
+    return r < 0 ? r : call_check_right(call, *ret, ACL_READ);
 }
 
 /* ---- requests ---- */
@@ -71,7 +94,7 @@ static int create_segment(const struct call *call, const char *name, struct segm
     if (!wire_get_u64(call->request, TLV_SIZE, &size))
         return la_fail(-EINVAL, "the request says no size of the heap");
     wire_get_u64(call->request, TLV_KEY, &key);
-    r = registry_create(call->registry, name, size, key, call->peer->id.uid, ret);
+    r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
     if (r == 0)
         log_write(LOG_INFO, "heap %s of %lu bytes is made for process %d (%s, user %u)", name, (unsigned long)(*ret)->file.size,
                   call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
@@ -116,6 +139,8 @@ static int attach(struct call *call)
     struct segment *segment;
     int r = find_or_create(call, &segment);
 
+    if (r == 0)
+        r = call_check_right(call, segment, ACL_WRITE);
     if (r < 0)
         return r;
     call->fd = memfile_reopen(&segment->file);
@@ -152,14 +177,14 @@ static int detach(struct call *call)
 static int remove_heap(struct call *call)
 {
     struct segment *segment;
-    uid_t uid = call->peer->id.uid;
-    int r = get_segment(call, &segment);
+    int r = call_get_segment(call, &segment);
 
     if (r < 0)
         return r;
-    if (uid != segment->owner && uid != 0 && uid != geteuid())
-        return la_fail(-EPERM, "heap %s belongs to user %u: ask him to remove it", segment->name, segment->owner);
-    log_write(LOG_INFO, "heap %s is removed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command, uid);
+    if (!acl_is_owner(&segment->acl, &call->peer->id))
+        return la_fail(-EPERM, "heap %s belongs to user %u: ask him to remove it", segment->name, segment->acl.owner);
+    log_write(LOG_INFO, "heap %s is removed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command,
+              call->peer->id.uid);
     registry_remove(segment);
     reaper_look(segment, now_ms());
     return 0;
@@ -169,7 +194,7 @@ static int info(struct call *call)
 {
     struct shms_heap heap;
     struct segment *segment;
-    int r = get_segment(call, &segment);
+    int r = get_visible_segment(call, &segment);
 
     if (r == 0)
         r = view_describe(segment, &heap);
@@ -180,12 +205,11 @@ static int info(struct call *call)
 
 /* ---- lists: as many records as fit, and the cursor of the last one if there are more ---- */
 
-/* Keep room for NEXT. */
-enum { NEXT_SIZE = 16 };
-
-static bool has_room(const struct wire_message *m, size_t record)
+bool call_has_room(const struct call *call, size_t record)
 {
-    return m->header.length + 8 + record + NEXT_SIZE <= WIRE_MAX;
+    enum { NEXT_SIZE = 16 };    /* kept for it */
+
+    return call->reply->header.length + 8 + record + NEXT_SIZE <= WIRE_MAX;
 }
 
 static int list(struct call *call)
@@ -197,13 +221,13 @@ static int list(struct call *call)
     for (segment = registry_after(call->registry, after); segment; segment = registry_after(call->registry, after)) {
         struct shms_heap heap;
 
-        if (!has_room(call->reply, sizeof(heap))) {
+        if (!call_has_room(call, sizeof(heap))) {
             wire_put_u64(call->reply, TLV_NEXT, 0, after);
             break;
         }
         after = segment->serial;
         /* One that cannot be looked into is logged, and does not hide the others. */
-        if (!segment->removed && view_describe(segment, &heap) == 0)
+        if (!segment->removed && call_may(call, segment, ACL_READ) && view_describe(segment, &heap) == 0)
             record_put_heap(call->reply, &heap);
     }
     return 0;
@@ -232,7 +256,7 @@ static uint32_t uid_of(const struct segment *segment, int32_t pid)
 
 static bool put_process(struct call *call, const struct shms_process *process, uint64_t *cursor, uint64_t at)
 {
-    if (!has_room(call->reply, sizeof(*process))) {
+    if (!call_has_room(call, sizeof(*process))) {
         wire_put_u64(call->reply, TLV_NEXT, 0, *cursor);
         return false;
     }
@@ -286,7 +310,7 @@ static int processes(struct call *call)
 
     wire_get_u64(call->request, TLV_AFTER, &cursor);
     if (wire_find(call->request, TLV_NAME, &tlv)) {
-        int r = get_segment(call, &segment);
+        int r = get_visible_segment(call, &segment);
 
         if (r == 0)
             put_processes_of(call, segment, &cursor);
@@ -297,7 +321,7 @@ static int processes(struct call *call)
         serial = cursor >> CURSOR_SLOT_BITS;
         for (segment = registry_after(call->registry, serial ? serial - 1 : 0); segment;
              segment = registry_after(call->registry, segment->serial))
-            if (!put_processes_of(call, segment, &cursor))
+            if (call_may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
                 return 0;
     }
     put_idle_peers(call, &cursor);
@@ -309,6 +333,7 @@ static int processes(struct call *call)
 static int (*const handlers[WIRE_TYPES])(struct call *call) = {
     [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
     [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
+    [WIRE_ACL] = answer_acl, [WIRE_QUOTA] = answer_quota,
 };
 
 /* May a peer in this state send this at all? */
@@ -322,6 +347,8 @@ static int check_state(const struct peer *peer, const struct wire_message *m)
         return la_fail(-EPROTO, "its first message is no hello");
     if (type != WIRE_HELLO && m->header.version != peer->version)
         return la_fail(-EPROTO, "it sent a message of protocol version %u after it had agreed on %u", m->header.version, peer->version);
+    if (type != WIRE_HELLO && wire_type_since(type) > peer->version)
+        return la_fail(-EPROTO, "it sent a request of type %u, which protocol version %u has not", type, peer->version);
     return 0;
 }
 

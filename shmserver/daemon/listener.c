@@ -17,27 +17,49 @@ enum { BACKLOG = 128, FIRST_INHERITED = 3 };
 
 /* ---- the lock ---- */
 
-static int fail_on_folder(const char *path, int error)
+static void folder_of(const char *path, char folder[sizeof(((struct listener *)0)->path)])
 {
-    char folder[sizeof(((struct listener *)0)->path)];
     char *slash;
 
-    snprintf(folder, sizeof(folder), "%s", path);
+    snprintf(folder, sizeof(((struct listener *)0)->path), "%s", path);
     slash = strrchr(folder, '/');
     if (!slash)
         strcpy(folder, ".");
     else
         slash[slash == folder] = '\0';
+}
+
+/* Why no socket can be there, and what helps. @error: of the call that makes the lock, or the socket itself. */
+static int fail_on_folder(const char *path, int error)
+{
+    char folder[sizeof(((struct listener *)0)->path)];
+    struct stat st;
+
+    folder_of(path, folder);
+    if (error == ENOENT && stat(folder, &st) == 0)
+        return la_fail(-ENOENT, "%s takes no files (a file system of the kernel's?): choose another folder with --socket", folder);
     switch (error) {
     case ENOENT:
         return la_fail(-ENOENT, "the folder of the socket, %s, does not exist: make it, or choose another with --socket", folder);
+    case ENOTDIR:
+        return la_fail(-ENOTDIR, "%s is no folder, so no socket can be in it: choose another with --socket", folder);
     case EACCES:
     case EPERM:
-    case EROFS:
         return la_fail(-error, "the folder of the socket, %s, is not writable for user %u: choose another with --socket or "
                                "$XDG_RUNTIME_DIR", folder, geteuid());
+    case EROFS:
+        return la_fail(-EROFS, "%s is mounted read-only: choose another folder with --socket or $XDG_RUNTIME_DIR", folder);
+    case ENOSPC:
+    case EDQUOT:
+        return la_fail(-error, "no room for a file in %s: make some, or choose another folder with --socket", folder);
+    case ELOOP:
+        return la_fail(-ELOOP, "%s.lock is a symbolic link, which is not followed: remove it, or choose another --socket", path);
+    case EISDIR:
+        return la_fail(-EISDIR, "%s.lock is a folder: remove it, or choose another --socket", path);
+    case EOPNOTSUPP:
+        return la_fail(-error, "the file system of %s takes no sockets: choose another folder with --socket", folder);
     default:
-        return la_fail(-error, "cannot make files in %s (errno %d)", folder, error);
+        return la_fail(-error, "cannot make files in %s (errno %d): choose another folder with --socket", folder, error);
     }
 }
 

@@ -24,7 +24,7 @@ struct options {
     bool background;
 };
 
-enum { OPTION_GROUP = 256, OPTION_CLIENTS, OPTION_CLIENTS_TOTAL, OPTION_HEAPS, OPTION_HEAPS_TOTAL, OPTION_BYTES };
+enum { OPTION_GROUP = 256, OPTION_CLIENTS, OPTION_CLIENTS_TOTAL, OPTION_HEAPS, OPTION_HEAPS_TOTAL, OPTION_BYTES, OPTION_REQUESTS };
 
 static const struct argp_option argp_options[] = {
     { "socket", 's', "PATH", 0, "Where clients connect; default: $SHMSERVER_SOCKET, else $XDG_RUNTIME_DIR/shmserver.sock, else "
@@ -36,6 +36,7 @@ static const struct argp_option argp_options[] = {
     { "max-heaps", OPTION_HEAPS, "N", 0, "Heaps per user (64)", 1 },
     { "max-heaps-total", OPTION_HEAPS_TOTAL, "N", 0, "Heaps of all users (256)", 1 },
     { "max-bytes", OPTION_BYTES, "SIZE", 0, "Sum of the sizes of a user's heaps (1T)", 1 },
+    { "max-requests", OPTION_REQUESTS, "N", 0, "Requests per second of a user; more wait (2000)", 1 },
     { "verbose", 'v', NULL, 0, "Say more on standard error", 2 },
     { "quiet", 'q', NULL, 0, "Say errors and warnings only", 2 },
     { 0 },
@@ -121,6 +122,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPTION_BYTES:
         options->server.limits.bytes = parse_bytes(state, arg);
         break;
+    case OPTION_REQUESTS:
+        options->server.limits.requests = parse_count(state, arg);
+        break;
     case ARGP_KEY_ARG:
         argp_error(state, "what is \"%s\"? shmserver takes options only", arg);
         break;
@@ -177,7 +181,7 @@ int main(int argc, char **argv)
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
         .doc = "Keeps heaps that processes share, hands them out by name, and frees what a dead process held." };
     struct options options = { .log = LOG_INFO,
-        .server = { .limits = { .clients = 256, .heaps = 64, .bytes = (uint64_t)1 << 40 }, .max_peers = 1024, .max_segments = 256 } };
+        .server = { .limits = { .clients = 256, .heaps = 64, .bytes = (uint64_t)1 << 40, .requests = 2000 }, .max_peers = 1024, .max_segments = 256 } };
     static struct server server;
     int report = -1, r;
 

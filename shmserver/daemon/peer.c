@@ -53,14 +53,37 @@ static void serve(struct peer *peer, struct wire_message *m)
         drop(peer, "its answer cannot be sent");
 }
 
+/* Nobody reads its socket for a while, so that it waits, and the others do not. Its death is seen by its pidfd. */
+static void pause_peer(struct peer *peer, uint64_t until)
+{
+    loop_remove(&peer->server->loop, &peer->socket);
+    peer->paused_until = until;
+}
+
+static void resume_peer(struct peer *peer)
+{
+    peer->paused_until = 0;
+    /* Its hello may be what waited. */
+    peer->hello_by = now_ms() + PEER_HELLO_MS;
+    if (loop_add(&peer->server->loop, &peer->socket) < 0)
+        drop(peer, la_last_error());
+}
+
 static void socket_is_ready(struct loop_source *source, uint32_t events)
 {
     struct peer *peer = container_of(source, struct peer, socket);
     struct fdpass_set set;
     struct wire_message m;
-    int r = fdpass_receive(source->fd, &m, &set);
+    uint64_t now = now_ms();
+    unsigned delay = quota_take_request(&peer->server->quota, peer->id.uid, now);
+    int r;
 
     (void)events;
+    if (delay) {
+        pause_peer(peer, now + delay);
+        return;
+    }
+    r = fdpass_receive(source->fd, &m, &set);
     if (r == 1 && set.count == 0) {
         serve(peer, &m);
     } else if (r == 1) {
@@ -158,20 +181,34 @@ void peer_destroy(struct peer *peer)
     free(peer);
 }
 
-int peer_check_hello(struct server *server, uint64_t now)
+/* When this peer needs us next, 0: not by the clock. It may be gone afterwards. */
+static uint64_t check_peer(struct peer *peer, uint64_t now)
+{
+    if (peer->paused_until) {
+        if (peer->paused_until > now)
+            return peer->paused_until;
+        resume_peer(peer);
+        return now + 1;     /* it may have to wait again, or have no time left to say hello */
+    }
+    if (peer->version)
+        return 0;
+    if (peer->hello_by > now)
+        return peer->hello_by;
+    drop(peer, "it has not said hello in time");
+    return 0;
+}
+
+int peer_check_times(struct server *server, uint64_t now)
 {
     uint64_t next = 0;
 
     for (struct la_list *node = server->peers.next, *following; node != &server->peers; node = following) {
-        struct peer *peer = list_entry(node, struct peer, node);
+        uint64_t due;
 
         following = node->next;
-        if (peer->version)
-            continue;
-        if (peer->hello_by <= now)
-            drop(peer, "it has not said hello in time");
-        else if (!next || peer->hello_by < next)
-            next = peer->hello_by;
+        due = check_peer(list_entry(node, struct peer, node), now);
+        if (due && (!next || due < next))
+            next = due;
     }
     return next ? (int)(next - now) : -1;
 }

@@ -24,6 +24,7 @@ struct peer {
     uint64_t serial;
     uint16_t version;               /* of the protocol; 0: has not said hello */
     uint64_t hello_by;              /* now_ms() at which it must have */
+    uint64_t paused_until;          /* now_ms(): its user has asked too much, nobody reads its socket; 0: it is read */
     struct la_list holdings;        /* struct holding.in_peer */
 };
 
@@ -33,7 +34,7 @@ int peer_create(struct server *server, int fd);
 /* End the connection; what its process held is looked at. */
 void peer_destroy(struct peer *peer);
 
-/* Drop those that have not said hello in time. Return: ms until the next one is due, -1: none. */
-int peer_check_hello(struct server *server, uint64_t now);
+/* Drop those that have not said hello in time, go on with those that had to wait. Return: ms until the next one is due, -1: none. */
+int peer_check_times(struct server *server, uint64_t now);
 
 #endif

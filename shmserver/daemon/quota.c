@@ -8,10 +8,16 @@
 
 struct quota_user {
     struct la_list node;
-    uid_t uid;
-    unsigned clients, heaps;
-    uint64_t bytes;             /* at most limits.bytes */
+    struct quota_usage usage;   /* limits: his own, if own_limits */
+    bool own_limits;
+    /*
+     * When the next request would be due if they came evenly. It moves on by 1/limit with each, and may run ahead of the clock by
+     * a second: that is the advance.
+     */
+    uint64_t due_us;
 };
+
+enum { ADVANCE_US = 1000000 };
 
 void quota_init(struct quota *quota, const struct quota_limits *limits)
 {
@@ -19,14 +25,28 @@ void quota_init(struct quota *quota, const struct quota_limits *limits)
     list_init(&quota->users);
 }
 
+static struct quota_user *user_of(struct la_list *node)
+{
+    return list_entry(node, struct quota_user, node);
+}
+
+static void forget(struct quota_user *user)
+{
+    list_remove(&user->node);
+    free(user);
+}
+
+void quota_deinit(struct quota *quota)
+{
+    while (!list_is_empty(&quota->users))
+        forget(user_of(quota->users.next));
+}
+
 static struct quota_user *find(struct quota *quota, uid_t uid)
 {
-    list_for_each(node, &quota->users) {
-        struct quota_user *user = list_entry(node, struct quota_user, node);
-
-        if (user->uid == uid)
-            return user;
-    }
+    list_for_each(node, &quota->users)
+        if (user_of(node)->usage.uid == uid)
+            return user_of(node);
     return NULL;
 }
 
@@ -41,62 +61,78 @@ static struct quota_user *find_or_make(struct quota *quota, uid_t uid)
         la_fail(-ENOMEM, "shmserver is out of memory");
         return NULL;
     }
-    user->uid = uid;
+    user->usage.uid = uid;
     list_add(&quota->users, &user->node);
     return user;
 }
 
+static const struct quota_limits *limits_of(const struct quota *quota, const struct quota_user *user)
+{
+    return user && user->own_limits ? &user->usage.limits : &quota->limits;
+}
+
+/*
+ * Who has nothing is forgotten, unless there is something to remember of him: limits of his own, refusals, or requests in advance. Else who closes
+ * his connection and opens another would begin afresh. The number of users is bounded by who may connect.
+ */
 static void forget_if_empty(struct quota_user *user)
 {
-    if (user->clients || user->heaps)
+    const struct quota_usage *u = &user->usage;
+
+    if (u->clients || u->heaps || user->own_limits || u->refused || user->due_us)
         return;
-    assert(user->bytes == 0);
-    list_remove(&user->node);
-    free(user);
+    assert(u->bytes == 0);
+    forget(user);
 }
+
+/* ---- connections and heaps ---- */
 
 int quota_take_client(struct quota *quota, uid_t uid)
 {
     struct quota_user *user = find_or_make(quota, uid);
-    int r = 0;
 
     if (!user)
         return -ENOMEM;
-    if (user->clients < quota->limits.clients)
-        user->clients++;
-    else
-        r = la_fail(-EUSERS, "user %u has %u connections, which is the limit: close some, or see shmserver --max-clients", uid,
-                    user->clients);
-    forget_if_empty(user);
-    return r;
+    if (user->usage.clients >= limits_of(quota, user)->clients) {
+        user->usage.refused++;
+        return la_fail(-EUSERS, "user %u has %u connections, which is the limit: close some, or see shms quota (shmserver --max-clients)", uid, user->usage.clients);
+    }
+    user->usage.clients++;
+    return 0;
 }
 
 void quota_give_client(struct quota *quota, uid_t uid)
 {
     struct quota_user *user = find(quota, uid);
 
-    assert(user && user->clients > 0);
-    user->clients--;
+    assert(user && user->usage.clients > 0);
+    user->usage.clients--;
     forget_if_empty(user);
+}
+
+static int check_heap(const struct quota_usage *has, const struct quota_limits *may, uint64_t bytes)
+{
+    if (has->heaps >= may->heaps)
+        return la_fail(-EDQUOT, "user %u has %u heaps, which is the limit: remove some, or see shms quota (shmserver --max-heaps)", has->uid,
+                       has->heaps);
+    /* A limit that was lowered may be below what he has. */
+    if (has->bytes > may->bytes || bytes > may->bytes - has->bytes)
+        return la_fail(-EDQUOT, "user %u has heaps of %lu bytes; %lu more are above the limit of %lu: see shms quota (shmserver --max-bytes)",
+                       has->uid, (unsigned long)has->bytes, (unsigned long)bytes, (unsigned long)may->bytes);
+    return 0;
 }
 
 int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes)
 {
     struct quota_user *user = find_or_make(quota, uid);
-    int r = 0;
+    int r = user ? check_heap(&user->usage, limits_of(quota, user), bytes) : -ENOMEM;
 
-    if (!user)
-        return -ENOMEM;
-    if (user->heaps >= quota->limits.heaps)
-        r = la_fail(-EDQUOT, "user %u has %u heaps, which is the limit: remove some, or see shmserver --max-heaps", uid, user->heaps);
-    else if (bytes > quota->limits.bytes - user->bytes)
-        r = la_fail(-EDQUOT, "user %u has heaps of %lu bytes; %lu more are above the limit of %lu: see shmserver --max-bytes", uid,
-                    (unsigned long)user->bytes, (unsigned long)bytes, (unsigned long)quota->limits.bytes);
     if (r == 0) {
-        user->heaps++;
-        user->bytes += bytes;
+        user->usage.heaps++;
+        user->usage.bytes += bytes;
+    } else if (user) {
+        user->usage.refused++;
     }
-    forget_if_empty(user);
     return r;
 }
 
@@ -104,8 +140,60 @@ void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes)
 {
     struct quota_user *user = find(quota, uid);
 
-    assert(user && user->heaps > 0 && user->bytes >= bytes);
-    user->heaps--;
-    user->bytes -= bytes;
+    assert(user && user->usage.heaps > 0 && user->usage.bytes >= bytes);
+    user->usage.heaps--;
+    user->usage.bytes -= bytes;
     forget_if_empty(user);
+}
+
+/* ---- requests ---- */
+
+unsigned quota_take_request(struct quota *quota, uid_t uid, uint64_t now_ms)
+{
+    struct quota_user *user = find(quota, uid);
+    unsigned limit = limits_of(quota, user)->requests;
+    uint64_t now = now_ms * 1000, ahead;
+
+    if (!user || limit == 0)
+        return 0;
+    user->due_us = MAX(user->due_us, now);
+    ahead = user->due_us - now;
+    if (ahead >= ADVANCE_US) {
+        user->usage.delayed++;
+        return (unsigned)((ahead - ADVANCE_US) / 1000 + 1);
+    }
+    user->due_us += 1000000 / limit;
+    return 0;
+}
+
+/* ---- limits ---- */
+
+struct quota_limits quota_limits_of(struct quota *quota, uid_t uid)
+{
+    return *limits_of(quota, find(quota, uid));
+}
+
+int quota_set_limits(struct quota *quota, uid_t uid, const struct quota_limits *limits)
+{
+    struct quota_user *user = find_or_make(quota, uid);
+
+    if (!user)
+        return -ENOMEM;
+    user->usage.limits = *limits;
+    user->own_limits = true;
+    return 0;
+}
+
+bool quota_next(struct quota *quota, uid_t uid, struct quota_usage *ret)
+{
+    const struct quota_user *next = NULL;
+
+    list_for_each(node, &quota->users)
+        if (user_of(node)->usage.uid >= uid && (!next || user_of(node)->usage.uid < next->usage.uid))
+            next = user_of(node);
+    if (!next)
+        return false;
+    *ret = next->usage;
+    ret->limits = *limits_of(quota, next);
+    return true;
 }

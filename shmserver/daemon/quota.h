@@ -1,7 +1,8 @@
 /*
- * quota.h - what each user may have of the daemon: connections, heaps, bytes of heaps.
+ * quota.h - what each user may have of the daemon: connections, heaps, bytes of heaps, requests per second.
  *
- * The size of a heap counts in full, used or not: it is what binds a writer. A refusal is la_fail() with the limit in it.
+ * The size of a heap counts in full, used or not: it is what binds a writer. A refusal is la_fail() with the limit in it. Requests are not
+ * refused but delayed: a client cannot do anything about a refusal but ask again.
  */
 #ifndef DAEMON_QUOTA_H
 #define DAEMON_QUOTA_H
@@ -15,14 +16,16 @@ struct quota_limits {
     unsigned clients;
     unsigned heaps;
     uint64_t bytes;
+    unsigned requests;          /* per second, with a second's worth in advance; 0: any number */
 };
 
 struct quota {
-    struct quota_limits limits;
-    struct la_list users;       /* struct quota_user, one per user who has something */
+    struct quota_limits limits; /* of those who have none of their own */
+    struct la_list users;       /* struct quota_user, one per user who has something or is remembered for a reason */
 };
 
 void quota_init(struct quota *quota, const struct quota_limits *limits);
+void quota_deinit(struct quota *quota);
 
 /* Return: 0, -EUSERS (limit reached), -ENOMEM. */
 int quota_take_client(struct quota *quota, uid_t uid);
@@ -31,5 +34,24 @@ void quota_give_client(struct quota *quota, uid_t uid);
 /* Return: 0, -EDQUOT (limit reached), -ENOMEM. */
 int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes);
 void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes);
+
+/*
+ * One more request of a user who has a connection, at @now_ms. Return: 0, it is counted; or the milliseconds after which to ask again.
+ */
+unsigned quota_take_request(struct quota *quota, uid_t uid, uint64_t now_ms);
+
+struct quota_limits quota_limits_of(struct quota *quota, uid_t uid);
+/* Return: 0, -ENOMEM. Nothing is taken away from who has more. */
+int quota_set_limits(struct quota *quota, uid_t uid, const struct quota_limits *limits);
+
+struct quota_usage {
+    uid_t uid;
+    struct quota_limits limits;
+    unsigned clients, heaps;
+    uint64_t bytes, refused, delayed;
+};
+
+/* The user with the lowest id from @uid on. false: there is none. */
+bool quota_next(struct quota *quota, uid_t uid, struct quota_usage *ret);
 
 #endif

@@ -25,7 +25,7 @@ static void free_segment(struct segment *segment, bool keep_address)
     memfile_close(&segment->file, keep_address);
     list_remove(&segment->node);
     segment->registry->count--;
-    quota_give_heap(segment->registry->quota, segment->owner, segment->file.size);
+    quota_give_heap(segment->registry->quota, segment->acl.owner, segment->file.size);
     free(segment);
 }
 
@@ -120,13 +120,13 @@ static int make_segment(struct registry *registry, const char *name, uint64_t si
     return 0;
 }
 
-int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, struct segment **ret)
+int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, gid_t group, struct segment **ret)
 {
     uint64_t rounded = size > UINT64_MAX - LA_VSPACE_GRANULE ? UINT64_MAX : align_up(size, LA_VSPACE_GRANULE);
     struct segment *segment = find(registry, name);
     int r;
 
-    if (segment && key && segment->key == key && segment->owner == owner) {
+    if (segment && key && segment->key == key && segment->acl.owner == owner) {
         *ret = segment;
         return 0;
     }
@@ -143,10 +143,25 @@ int registry_create(struct registry *registry, const char *name, uint64_t size, 
         return r;
     }
     segment->key = key;
-    segment->owner = owner;
+    segment->acl = (struct acl){ .owner = owner, .group = group, .mode = ACL_MODE_NEW };
     list_add(registry->segments.prev, &segment->node);
     registry->count++;
     *ret = segment;
+    return 0;
+}
+
+int registry_set_acl(struct segment *segment, const struct acl *acl)
+{
+    struct quota *quota = segment->registry->quota;
+    int r = 0;
+
+    if (acl->owner != segment->acl.owner)
+        r = quota_take_heap(quota, acl->owner, segment->file.size);
+    if (r < 0)
+        return r;
+    if (acl->owner != segment->acl.owner)
+        quota_give_heap(quota, segment->acl.owner, segment->file.size);
+    segment->acl = *acl;
     return 0;
 }
 

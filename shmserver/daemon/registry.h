@@ -14,6 +14,7 @@
 #include <liballoc/heap.h>
 
 #include "base/list.h"
+#include "shmserver/daemon/acl.h"
 #include "shmserver/daemon/memfile.h"
 #include "shmserver/daemon/quota.h"
 
@@ -24,7 +25,7 @@ struct segment {
     uint64_t serial;
     uint64_t id;                /* of the heap, from its header */
     uint64_t key;               /* of the request that created it; 0: it had none */
-    uid_t owner;
+    struct acl acl;
     int64_t created;            /* seconds since 1970 */
     struct memfile file;
     bool removed;
@@ -60,10 +61,10 @@ void registry_init(struct registry *registry, struct quota *quota, unsigned max_
 void registry_deinit(struct registry *registry);
 
 /*
- * Create a segment of @size bytes. With a @key other than 0, repeating the call gives the same segment.
+ * Create a segment of @size bytes, for its owner alone. With a @key other than 0, repeating the call gives the same segment.
  * Return: 0, -EEXIST, -EINVAL, -EDQUOT, -ENOSPC, ... with the reason in la_last_error().
  */
-int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, struct segment **ret);
+int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, gid_t group, struct segment **ret);
 
 /* NULL, with the reason in la_last_error(): no such name */
 struct segment *registry_find(struct registry *registry, const char *name);
@@ -71,6 +72,9 @@ struct segment *registry_find(struct registry *registry, const char *name);
 struct segment *registry_find_id(struct registry *registry, uint64_t id);
 /* The first with a serial above @serial, NULL: none. Removed ones are among them. */
 struct segment *registry_after(struct registry *registry, uint64_t serial);
+
+/* Say who may use it; a new owner's quota counts it from now on. Return: 0, -EDQUOT, -ENOMEM. */
+int registry_set_acl(struct segment *segment, const struct acl *acl);
 
 /* Forget the name; registry_release() frees the rest when nobody uses it any more (reaper.h sees to that). */
 void registry_remove(struct segment *segment);

@@ -142,9 +142,9 @@ int server_run(struct server *server)
 
     while (!server->stopping && r == 0) {
         uint64_t now = now_ms();
-        int hello = peer_check_hello(server, now), look = reaper_run(&server->registry, now);
+        int peers = peer_check_times(server, now), look = reaper_run(&server->registry, now);
 
-        r = loop_turn(&server->loop, sooner(hello, look));
+        r = loop_turn(&server->loop, sooner(peers, look));
     }
     return r;
 }
@@ -157,6 +157,7 @@ void server_deinit(struct server *server)
     while (!list_is_empty(&server->peers))
         peer_destroy(list_entry(server->peers.next, struct peer, node));
     registry_deinit(&server->registry);
+    quota_deinit(&server->quota);
     loop_remove(&server->loop, &server->signals);
     close_fd(&server->signals.fd);
     close_fd(&server->reserve);

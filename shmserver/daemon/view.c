@@ -101,7 +101,8 @@ int view_describe(struct segment *segment, struct shms_heap *ret)
     *ret = (struct shms_heap){ .struct_size = sizeof(*ret), .id = segment->id, .address = info.address, .size = info.size,
         .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
         .recovered_bytes = info.recovered_bytes, .created = segment->created, .macro_blocks = info.macro_blocks,
-        .macro_blocks_used = info.macro_blocks_used, .lanes = info.lanes, .owner = segment->owner, .quarantined = info.quarantined };
+        .macro_blocks_used = info.macro_blocks_used, .lanes = info.lanes, .owner = segment->acl.owner,
+        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode };
     memcpy(ret->name, segment->name, sizeof(ret->name));
     for (int i = 0; i < n; i++)
         ret->processes += processes[i].alive;

@@ -2,11 +2,13 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 2, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
 
-/* Sizes in version 1 of the protocol: every peer has at least these. */
-enum { HEAP_SIZE_1 = 160, PROCESS_SIZE_1 = 104 };
+_Static_assert(sizeof(struct shms_quota) == 8 * 6 + 4 * 6, "no padding: the struct is part of the protocol");
+
+/* Sizes in the version of the protocol that they came with: every peer has at least these. */
+enum { HEAP_SIZE_1 = 160, PROCESS_SIZE_1 = 104, QUOTA_SIZE_2 = 72 };
 
 bool record_put_heap(struct wire_message *m, const struct shms_heap *heap)
 {
@@ -16,6 +18,11 @@ bool record_put_heap(struct wire_message *m, const struct shms_heap *heap)
 bool record_put_process(struct wire_message *m, const struct shms_process *process)
 {
     return wire_put(m, TLV_PROCESS, 0, process, sizeof(*process));
+}
+
+bool record_put_quota(struct wire_message *m, const struct shms_quota *quota)
+{
+    return wire_put(m, TLV_QUOTA, 0, quota, sizeof(*quota));
 }
 
 bool record_get_heap(const struct wire_tlv *tlv, struct shms_heap *ret)
@@ -38,5 +45,15 @@ bool record_get_process(const struct wire_tlv *tlv, struct shms_process *ret)
     ret->struct_size = sizeof(*ret);
     ret->command[sizeof(ret->command) - 1] = '\0';
     ret->heap[sizeof(ret->heap) - 1] = '\0';
+    return true;
+}
+
+bool record_get_quota(const struct wire_tlv *tlv, struct shms_quota *ret)
+{
+    if (tlv->type != TLV_QUOTA || tlv->length < QUOTA_SIZE_2)
+        return false;
+    *ret = (struct shms_quota){ 0 };
+    memcpy(ret, tlv->value, MIN(tlv->length, sizeof(*ret)));
+    ret->struct_size = sizeof(*ret);
     return true;
 }

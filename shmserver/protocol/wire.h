@@ -20,7 +20,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire format is li
 
 enum {
     WIRE_VERSION_MIN = 1,       /* what this code speaks */
-    WIRE_VERSION_MAX = 1,
+    WIRE_VERSION_MAX = 2,
     WIRE_MAX = 4096,            /* bytes of a message */
 };
 
@@ -34,6 +34,9 @@ enum wire_type {
     WIRE_LIST,          /* [AFTER] -> HEAP... [NEXT] */
     WIRE_INFO,          /* NAME -> HEAP */
     WIRE_PROCESSES,     /* [NAME] [AFTER] -> PROCESS... [NEXT] */
+    /* Since version 2: */
+    WIRE_ACL,           /* NAME [OWNER] [GROUP] [MODE] */
+    WIRE_QUOTA,         /* QUOTA: set it; or [AFTER] -> QUOTA... [NEXT] */
     WIRE_TYPES
 };
 
@@ -52,6 +55,10 @@ enum wire_tlv_type {
     TLV_NEXT,           /* there is more: repeat with AFTER of this value */
     TLV_HEAP,           /* struct shms_heap */
     TLV_PROCESS,        /* struct shms_process */
+    TLV_OWNER,
+    TLV_GROUP,
+    TLV_MODE,
+    TLV_QUOTA,          /* struct shms_quota */
     TLV_TYPES
 };
 
@@ -84,6 +91,12 @@ struct wire_tlv {
     uint32_t length;
     const void *value;
 };
+
+/* The first version of the protocol that has this request. Who has agreed on an older one does not send it. */
+static inline unsigned wire_type_since(unsigned type)
+{
+    return type <= WIRE_PROCESSES ? 1 : 2;
+}
 
 /* An empty message. */
 void wire_begin(struct wire_message *m, enum wire_type type, uint32_t flags, uint64_t sequence);

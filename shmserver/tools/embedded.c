@@ -58,7 +58,7 @@ static int describe(struct la_heap *heap, const char *name, struct shms_heap *re
     *ret = (struct shms_heap){ .struct_size = sizeof(*ret), .id = info.id, .address = info.address, .size = info.size,
         .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
         .recovered_bytes = info.recovered_bytes, .macro_blocks = info.macro_blocks, .macro_blocks_used = info.macro_blocks_used,
-        .lanes = info.lanes, .owner = geteuid(), .quarantined = info.quarantined };
+        .lanes = info.lanes, .owner = geteuid(), .group = getegid(), .mode = 0600, .quarantined = info.quarantined };
     if (stat(path, &st) == 0)
         ret->created = st.st_ctime;
     snprintf(ret->name, sizeof(ret->name), "%s", name);

@@ -30,9 +30,13 @@ _shms()
     elif [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --help --usage --version' -- "$current")
     elif [[ -z $command ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck' -- "$current")
-    elif [[ $command == @(info|rm|clients|fsck) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl quota' -- "$current")
+    elif [[ $command == @(info|rm|clients|fsck|acl) ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_shms_heaps "${place[@]}")" -- "$current")
+    elif [[ $command == quota && $previous == quota ]]; then
+        mapfile -t COMPREPLY < <(compgen -u -- "$current")
+    elif [[ $command == quota ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'clients= heaps= bytes= requests=' -- "$current")
     fi
 }
 

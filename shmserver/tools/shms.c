@@ -15,20 +15,10 @@
 
 #include "amount.h"
 #include "embedded.h"
+#include "shms.h"
 #include "table.h"
 
 const char *argp_program_version = "shms (liballoc) " SHMS_VERSION;
-
-enum { EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_NO_DAEMON = 3, EXIT_FINDINGS = 4 };
-
-struct shms {
-    const char *socket;
-    bool json;
-    bool embedded;
-    struct shms_client *client;     /* NULL with --embedded */
-    char **args;                    /* of the command */
-    int arg_count;
-};
 
 /* ---- both places ---- */
 
@@ -68,7 +58,7 @@ static int leave_heap(const struct shms *shms, struct la_heap *heap)
     return shms->embedded ? la_heap_detach(heap) : shms_heap_close(shms->client, heap);
 }
 
-static int fail(void)
+int shms_fail(void)
 {
     fprintf(stderr, "shms: %s\n", la_last_error());
     return EXIT_REFUSED;
@@ -87,6 +77,7 @@ static void add_heap(void *user, const struct shms_heap *heap)
     table_number(table, "processes", "PROCESSES", heap->processes);
     table_number(table, "lanes", "LANES", heap->lanes);
     table_number(table, "owner", "OWNER", heap->owner);
+    table_mode(table, "mode", "MODE", heap->mode);
     table_time(table, "created", "CREATED", heap->created);
     table_truth(table, "quarantined", "QUARANTINED", heap->quarantined);
 }
@@ -97,7 +88,7 @@ static int command_ls(const struct shms *shms)
     int r = list_heaps(shms, add_heap, table);
 
     if (r < 0)
-        return fail();
+        return shms_fail();
     table_end(table);
     return EXIT_SUCCESS;
 }
@@ -109,7 +100,7 @@ static int command_info(const struct shms *shms)
     char id[24];
 
     if (describe_heap(shms, shms->args[0], &heap) < 0)
-        return fail();
+        return shms_fail();
     table = table_begin(TABLE_FIELDS, shms->json);
     table_row(table);
     /* As text: 64 bits are more than a number of JSON holds in many languages. */
@@ -127,6 +118,8 @@ static int command_info(const struct shms *shms)
     table_number(table, "recovered_blocks", "recovered blocks", heap.recovered_blocks);
     table_bytes(table, "recovered_bytes", "recovered bytes", heap.recovered_bytes);
     table_number(table, "owner", "owner", heap.owner);
+    table_number(table, "group", "group", heap.group);
+    table_mode(table, "mode", "mode", heap.mode);
     table_time(table, "created", "created", heap.created);
     table_truth(table, "quarantined", "quarantined", heap.quarantined);
     table_end(table);
@@ -142,7 +135,7 @@ static int command_create(const struct shms *shms)
         return EXIT_USAGE;
     }
     if (create_heap(shms, shms->args[0], size) < 0)
-        return fail();
+        return shms_fail();
     return shms->json ? command_info(shms) : EXIT_SUCCESS;
 }
 
@@ -153,7 +146,7 @@ static int command_rm(const struct shms *shms)
 
     for (int i = 0; i < shms->arg_count; i++) {
         if (remove_heap(shms, shms->args[i]) < 0) {
-            status = fail();
+            status = shms_fail();
             continue;
         }
         if (!table)
@@ -189,7 +182,7 @@ static int command_clients(const struct shms *shms)
     int r = list_processes(shms, shms->arg_count ? shms->args[0] : NULL, add_process, table);
 
     if (r < 0)
-        return fail();
+        return shms_fail();
     table_end(table);
     return EXIT_SUCCESS;
 }
@@ -210,11 +203,11 @@ static int command_fsck(const struct shms *shms)
     int errors;
 
     if (attach_heap(shms, shms->args[0], &heap) < 0)
-        return fail();
+        return shms_fail();
     errors = la_heap_fsck(heap, print_finding, NULL, &fsck);
     leave_heap(shms, heap);
     if (errors < 0)
-        return fail();
+        return shms_fail();
     table = table_begin(TABLE_FIELDS, shms->json);
     table_row(table);
     table_text(table, "name", "name", shms->args[0]);
@@ -240,9 +233,16 @@ static const struct command {
     const char *name;
     int min_args, max_args;
     int (*run)(const struct shms *shms);
+    bool needs_daemon;
 } commands[] = {
-    { "ls", 0, 0, command_ls },           { "info", 1, 1, command_info },       { "create", 2, 2, command_create },
-    { "rm", 1, 1 << 16, command_rm },     { "clients", 0, 1, command_clients }, { "fsck", 1, 1, command_fsck },
+    { "ls", 0, 0, command_ls, false },
+    { "info", 1, 1, command_info, false },
+    { "create", 2, 2, command_create, false },
+    { "rm", 1, 1 << 16, command_rm, false },
+    { "clients", 0, 1, command_clients, false },
+    { "fsck", 1, 1, command_fsck, false },
+    { "acl", 1, 3, command_acl, true },
+    { "quota", 0, 5, command_quota, true },
 };
 
 /* ---- the command line ---- */
@@ -301,7 +301,7 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
                "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
     const struct command *command;
@@ -315,8 +315,12 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     shms.args++;
     shms.arg_count--;
+    if (command->needs_daemon && shms.embedded) {
+        fprintf(stderr, "shms: %s is for heaps of a daemon, not for --embedded ones\n", command->name);
+        return EXIT_USAGE;
+    }
     if (!shms.embedded && shms_connect(shms.socket, &shms.client) < 0) {
-        fail();
+        shms_fail();
         return la_last_error_code() == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_REFUSED;
     }
     status = command->run(&shms);

@@ -124,6 +124,14 @@ void table_address(struct table *table, const char *key, const char *heading, ui
     add_number(table, key, heading, value, text, false);
 }
 
+void table_mode(struct table *table, const char *key, const char *heading, unsigned value)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%04o", value);
+    table_text(table, key, heading, text);
+}
+
 void table_time(struct table *table, const char *key, const char *heading, int64_t value)
 {
     time_t t = (time_t)value;

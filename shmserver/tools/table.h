@@ -28,6 +28,8 @@ void table_text(struct table *table, const char *key, const char *heading, const
 void table_number(struct table *table, const char *key, const char *heading, uint64_t value);
 void table_bytes(struct table *table, const char *key, const char *heading, uint64_t value);
 void table_address(struct table *table, const char *key, const char *heading, uint64_t value);
+/* "0640": text in JSON as well. */
+void table_mode(struct table *table, const char *key, const char *heading, unsigned value);
 /* Seconds since 1970: a number in JSON, local time for people. */
 void table_time(struct table *table, const char *key, const char *heading, int64_t value);
 /* People read "yes" and "no". */

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -270,6 +271,35 @@ static inline int child_end(struct child *child, int signal)
     assert_int_equal(waitpid(child->pid, &status, 0), child->pid);
     close(child->said);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* Return: the exit status of a child that runs @body. */
+static inline int in_child(int (*body)(const struct daemon *d), const struct daemon *d)
+{
+    int status;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(body(d));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int (*nobody_does)(const struct daemon *d);
+
+static inline int become_nobody(const struct daemon *d)
+{
+    return setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0 ? 99 : nobody_does(d);
+}
+
+/* The same, no longer root. */
+static inline int as_nobody(int (*body)(const struct daemon *d), const struct daemon *d)
+{
+    nobody_does = body;
+    return in_child(become_nobody, d);
 }
 
 #endif

@@ -191,6 +191,86 @@ static void client_that_has_disconnected_is_still_looked_after(void **state)
     shms_disconnect(client);
 }
 
+/* Descriptors of this process that are connections (@files false) or files of heaps. Return: how many; @last: one of them. */
+static int count_own_descriptors(bool files, int *last)
+{
+    int n = 0;
+
+    for (int fd = 3; fd < 256; fd++) {
+        char path[32], target[64];
+        int type = 0;
+        socklen_t length = sizeof(type);
+        ssize_t got;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        got = readlink(path, target, sizeof(target) - 1);
+        if (got < 0)
+            continue;
+        target[got] = '\0';
+        if (files ? strstr(target, "memfd:liballoc:") == NULL
+                  : getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_SEQPACKET)
+            continue;
+        *last = fd;
+        n++;
+    }
+    return n;
+}
+
+static void what_a_client_holds_is_private_and_ends_at_exec(void **state)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = open_or_fail(client, "private", HEAP_SIZE);
+    struct stat st;
+    int fd = -1;
+
+    (void)state;
+    assert_int_equal(count_own_descriptors(true, &fd), 1);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    assert_int_equal(count_own_descriptors(false, &fd), 1);
+    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    shms_heap_close(client, heap);
+    shms_disconnect(client);
+}
+
+/* Alive until the pipe's other end is closed; says first whether it has anything of its parent's. */
+static void fork_and_die_first(int said, void *arg)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = hold_blocks(client);
+    const int *until = arg;
+    char c;
+    int fd;
+
+    close(until[1]);
+    if (fork() == 0) {
+        if (count_own_descriptors(true, &fd) != 0 || count_own_descriptors(false, &fd) != 0 ||
+            shms_heap_open(client, "doomed", 0, 0, &heap) != -ECHILD || shms_heap_remove(client, "doomed") != -ECHILD)
+            _exit(1);
+        child_say(said);
+        _exit(read(until[0], &c, 1) == 0 ? 0 : 1);
+    }
+    close(said);
+    child_stay();
+}
+
+static void child_of_a_fork_does_not_keep_its_parent_alive(void **state)
+{
+    struct shms_client *client = connect_or_fail();
+    struct child victim;
+    int until[2];
+
+    (void)state;
+    assert_int_equal(pipe2(until, O_CLOEXEC), 0);
+    victim = child_start(fork_and_die_first, until);
+    assert_int_equal(child_end(&victim, SIGKILL), -SIGKILL);
+    assert_all_is_recovered(client);
+    close(until[0]);
+    close(until[1]);
+    shms_disconnect(client);
+}
+
 /* The connection, under a second number, which the library does not know and so does not close in a child. */
 static int duplicate_connection(void)
 {
@@ -287,6 +367,75 @@ static void removed_heap_lives_until_its_last_process_has_left(void **state)
     assert_true(wait_until(daemon_has_no_file_named, d));
     close(go[0]);
     close(go[1]);
+    shms_disconnect(client);
+}
+
+static void detaching_from_a_heap_that_was_removed_meanwhile_works(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = open_or_fail(client, "going", HEAP_SIZE);
+    char *block = la_heap_hold(heap, 1000);
+
+    assert_non_null(block);
+    assert_int_equal(shms_heap_remove(client, "going"), 0);
+    memset(block, 1, 1000);
+    la_free(block);
+    assert_non_null(la_heap_alloc(heap, 1 << 20));
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    assert_true(wait_until(daemon_has_no_file_named, d));
+    /* The connection is as good as before. */
+    heap = open_or_fail(client, "going", HEAP_SIZE);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    shms_disconnect(client);
+}
+
+static void client_whose_attach_failed_does_not_count_as_attached(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client = connect_or_fail(), *other = connect_or_fail();
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct la_heap *heap = NULL;
+
+    assert_int_equal(shms_heap_create(client, "going", HEAP_SIZE), 0);
+    assert_int_equal(shms_heap_info(client, "going", &info), 0);
+    /* The daemon answers, but the address is taken here. */
+    heap = open_or_fail(client, "arena", LA_HEAP_MIN_SIZE);     /* reserves it */
+    assert_ptr_equal(mmap((void *)(uintptr_t)info.address, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+                     (void *)(uintptr_t)info.address);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    assert_int_equal(shms_heap_open(client, "going", 0, 0, &heap), -EEXIST);
+    assert_non_null(strstr(la_last_error(), "taken"));
+
+    assert_int_equal(shms_heap_remove(other, "going"), 0);
+    assert_true(wait_until(daemon_has_no_file_named, d));
+    assert_int_equal(shms_list(client, NULL, NULL), 1);
+    /* The reservation is whole again for the tests that follow. */
+    mmap((void *)(uintptr_t)info.address, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    shms_disconnect(client);
+    shms_disconnect(other);
+}
+
+static void hold_and_attach_again(int said, void *arg)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = hold_blocks(client);
+
+    (void)arg;
+    if (shms_heap_open(client, "doomed", 0, 0, &heap) != -EALREADY)
+        _exit(1);
+    child_say(said);
+    child_stay();
+}
+
+static void client_whose_second_attach_was_refused_still_counts(void **state)
+{
+    struct shms_client *client = connect_or_fail();
+    struct child victim = child_start(hold_and_attach_again, NULL);
+
+    (void)state;
+    assert_int_equal(child_end(&victim, SIGKILL), -SIGKILL);
+    assert_all_is_recovered(client);
     shms_disconnect(client);
 }
 
@@ -424,7 +573,12 @@ int main(void)
         with_daemon(blocks_that_a_killed_client_held_are_freed_by_the_daemon),
         with_daemon(client_that_has_disconnected_is_still_looked_after),
         with_daemon(death_is_seen_although_an_orphan_keeps_the_socket_open),
+        with_daemon(what_a_client_holds_is_private_and_ends_at_exec),
+        with_daemon(child_of_a_fork_does_not_keep_its_parent_alive),
         with_daemon(removed_heap_lives_until_its_last_process_has_left),
+        with_daemon(detaching_from_a_heap_that_was_removed_meanwhile_works),
+        with_daemon(client_whose_attach_failed_does_not_count_as_attached),
+        with_daemon(client_whose_second_attach_was_refused_still_counts),
         with_daemon(file_of_a_heap_cannot_shrink_or_grow),
         with_daemon(list_of_more_heaps_than_a_message_holds_is_complete_and_in_order),
         with_daemon(processes_are_listed_with_what_the_kernel_says_of_them),

@@ -310,7 +310,23 @@ static void versions_that_do_not_meet_are_told_so(void **state)
     wire_put_u64(&m, TLV_VERSION_MAX, 0, 50);
     m.header.version = 50;
     assert_int_equal(ask(fd, &m), 0);
+    assert_int_equal(m.header.version, WIRE_VERSION_MAX);
     close(fd);
+    /* Who speaks version 1 gets version 1, and nothing that it has not. */
+    fd = raw_connect(f.d);
+    wire_begin(&m, WIRE_HELLO, 0, 0);
+    wire_put_u64(&m, TLV_VERSION_MIN, 0, 1);
+    wire_put_u64(&m, TLV_VERSION_MAX, 0, 1);
+    assert_int_equal(ask(fd, &m), 0);
+    assert_int_equal(m.header.version, 1);
+    wire_begin(&m, WIRE_LIST, 0, 1);
+    m.header.version = 1;
+    assert_int_equal(ask(fd, &m), 0);
+    wire_begin(&m, WIRE_ACL, 0, 2);
+    wire_put_text(&m, TLV_NAME, "good");
+    m.header.version = 1;
+    send_bytes(fd, &m, m.header.length);
+    assert_dropped(fd);
     end(&f);
 }
 

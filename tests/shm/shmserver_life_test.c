@@ -1,8 +1,9 @@
 /* shmserver_life_test.c - starting and ending: one daemon per socket, stale sockets, clean ends, errors that say what to do. */
 #include "daemon.h"
 
-#include <grp.h>
 #include <linux/capability.h>
+
+#include "shmserver/protocol/fdpass.h"
 
 static const char nobody_there[] = "start one with `shmserver`, or use la_heap_open()";
 
@@ -117,35 +118,6 @@ static void missing_folder_is_named(void **state)
     assert_true(daemon_said(d, "/none, does not exist"));
 }
 
-/* Return: the exit status of a child that runs @body. */
-static int in_child(int (*body)(const struct daemon *d), const struct daemon *d)
-{
-    int status;
-    pid_t pid;
-
-    fflush(stdout);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        _exit(body(d));
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static int (*nobody_does)(const struct daemon *d);
-
-static int become_nobody(const struct daemon *d)
-{
-    return setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0 ? 99 : nobody_does(d);
-}
-
-/* The same, no longer root. */
-static int as_nobody(int (*body)(const struct daemon *d), const struct daemon *d)
-{
-    nobody_does = body;
-    return in_child(become_nobody, d);
-}
-
 static int connect_is_refused_with_the_owner_named(const struct daemon *d)
 {
     struct shms_client *client = NULL;
@@ -205,6 +177,70 @@ static void group_that_is_allowed_gets_in(void **state)
 }
 
 /* By a root without the right to override permissions: another user might be unable to run a program built in root's folders. */
+/* ---- who may use a heap ---- */
+
+/* Of "roots", a heap of root's. */
+static int nothing_is_allowed(const struct daemon *d)
+{
+    struct shms_client *client = connect_or_fail();
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct la_heap *heap = NULL;
+
+    (void)d;
+    if (shms_heap_open(client, "roots", 0, 0, &heap) != -EACCES || !strstr(la_last_error(), "shms acl"))
+        return 1;
+    if (shms_heap_info(client, "roots", &info) != -EACCES || shms_processes(client, "roots", NULL, NULL) != -EACCES)
+        return 2;
+    if (shms_list(client, NULL, NULL) != 0 || shms_heap_create(client, "roots", 64 << 20) != -EEXIST)
+        return 3;
+    return shms_heap_set_acl(client, "roots", SHMS_UNCHANGED, SHMS_UNCHANGED, 0666) == -EPERM ? 0 : 4;
+}
+
+static int looking_is_allowed(const struct daemon *d)
+{
+    struct shms_client *client = connect_or_fail();
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct la_heap *heap = NULL;
+
+    (void)d;
+    return shms_heap_info(client, "roots", &info) == 0 && info.mode == 0640 && info.group == 65534 && shms_list(client, NULL, NULL) == 1 &&
+           shms_heap_open(client, "roots", 0, 0, &heap) == -EACCES ? 0 : 1;
+}
+
+static int attaching_is_allowed(const struct daemon *d)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = NULL;
+    char registry[96];
+
+    snprintf(registry, sizeof(registry), "%s/unused", d->folder);
+    setenv("LIBALLOC_VSPACE_REGISTRY", registry, 1);
+    return shms_heap_open(client, "roots", 0, 0, &heap) == 0 && la_heap_alloc(heap, 100) && shms_heap_remove(client, "roots") == -EPERM ? 0 : 1;
+}
+
+static void heap_is_its_owners_until_he_opens_it(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+
+    if (geteuid() != 0)
+        skip();
+    assert_true(daemon_try_start(d, "--allow-group", "65534"));
+    assert_int_equal(chmod(d->folder, 0755), 0);
+    client = connect_or_fail();
+    assert_int_equal(shms_heap_create(client, "roots", 64 << 20), 0);
+    assert_int_equal(as_nobody(nothing_is_allowed, d), 0);
+    assert_int_equal(shms_heap_set_acl(client, "roots", SHMS_UNCHANGED, 65534, 0640), 0);
+    assert_int_equal(as_nobody(looking_is_allowed, d), 0);
+    assert_int_equal(shms_heap_set_acl(client, "roots", SHMS_UNCHANGED, SHMS_UNCHANGED, 0660), 0);
+    assert_int_equal(as_nobody(attaching_is_allowed, d), 0);
+    assert_int_equal(shms_heap_set_acl(client, "roots", SHMS_UNCHANGED, SHMS_UNCHANGED, 0600), 0);
+    assert_int_equal(as_nobody(nothing_is_allowed, d), 0);
+    assert_int_equal(shms_heap_set_acl(client, "none", SHMS_UNCHANGED, SHMS_UNCHANGED, 0600), -ENOENT);
+    assert_int_equal(shms_heap_set_acl(client, "roots", SHMS_UNCHANGED, SHMS_UNCHANGED, 0755), -EINVAL);
+    shms_disconnect(client);
+}
+
 static int start_is_refused(const struct daemon *d)
 {
     struct daemon mine = *d;
@@ -229,6 +265,53 @@ static void folder_without_rights_is_named(void **state)
     assert_int_equal(in_child(start_is_refused, d), 0);
     assert_int_equal(chmod(d->folder, 0700), 0);
     assert_true(daemon_said(d, "is not writable for user 0"));
+}
+
+/* What a daemon of version 1 says to a hello; then it answers lists, and would drop us for anything newer. */
+static void act_as_version_1(int listening)
+{
+    int fd = accept(listening, NULL, NULL);
+    struct fdpass_set set;
+    struct wire_message m;
+
+    while (fdpass_receive(fd, &m, &set) == 1) {
+        unsigned type = m.header.type;
+
+        if (type >= WIRE_ACL)
+            _exit(1);
+        wire_begin(&m, (enum wire_type)type, WIRE_REPLY, m.header.sequence);
+        m.header.version = 1;
+        if (type == WIRE_HELLO)
+            wire_put_u64(&m, TLV_VERSION, 0, 1);
+        if (fdpass_send(fd, &m, -1) < 0)
+            _exit(2);
+    }
+    _exit(0);
+}
+
+static void daemon_of_an_older_protocol_is_not_asked_what_it_does_not_know(void **state)
+{
+    struct daemon *d = *state;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), status;
+    struct shms_client *client;
+    pid_t pid;
+
+    strcpy(address.sun_path, d->socket);
+    assert_int_equal(bind(listening, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listening, 1), 0);
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0)
+        act_as_version_1(listening);
+    client = connect_or_fail();
+    assert_int_equal(shms_heap_set_acl(client, "any", SHMS_UNCHANGED, SHMS_UNCHANGED, 0640), -EOPNOTSUPP);
+    assert_non_null(strstr(la_last_error(), "version 1"));
+    assert_int_equal(shms_list(client, NULL, NULL), 0);
+    shms_disconnect(client);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    close(listening);
 }
 
 static void wrong_options_are_refused(void **state)
@@ -321,6 +404,8 @@ int main(void)
         with_daemon(other_users_are_kept_out_by_the_socket_and_by_the_daemon),
         without_daemon(group_that_is_allowed_gets_in),
         without_daemon(folder_without_rights_is_named),
+        without_daemon(heap_is_its_owners_until_he_opens_it),
+        without_daemon(daemon_of_an_older_protocol_is_not_asked_what_it_does_not_know),
         without_daemon(wrong_options_are_refused),
         without_daemon(limits_on_heaps_hold),
         without_daemon(socket_of_a_service_manager_is_used_and_kept),

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
-#include "segments/headroom.h"
+#include "os/headroom.h"
 
 #include "child.h"
 
@@ -23,7 +23,7 @@ static size_t machine_memory(void)
 
 static void headroom_is_part_of_the_machine(void **state)
 {
-    size_t left = seg_headroom();
+    size_t left = os_headroom();
 
     (void)state;
     assert_true(left >= MiB);
@@ -60,12 +60,12 @@ static void live_in_a_limited_group(void *folder)
     if (mkdir(folder, 0755) < 0 || mkdir(inner, 0755) < 0 || !write_word(folder, is_version_2() ? "memory.max" : "memory.limit_in_bytes", limit) ||
         !write_word(inner, "cgroup.procs", pid))
         _exit(CANNOT);
-    before = seg_headroom();
+    before = os_headroom();
     CHECK(before <= LIMIT && before > LIMIT / 2);
     p = mmap(NULL, 16 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     CHECK(p != MAP_FAILED);
     memset(p, 1, 16 * MiB);
-    after = seg_headroom();
+    after = os_headroom();
     CHECK(after + 12 * MiB < before);
 }
 

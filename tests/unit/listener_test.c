@@ -158,6 +158,52 @@ static void missing_folder_is_an_error_in_words(void **state)
     assert_non_null(strstr(la_last_error(), "/none, does not exist"));
 }
 
+static void expect_refusal(const char *path, int status, const char *words)
+{
+    struct listener listener;
+
+    assert_int_equal(listener_open(&listener, path, -1), status);
+    if (!strstr(la_last_error(), words) || !strstr(la_last_error(), "--socket"))
+        fail_msg("%s: \"%s\" does not say \"%s\" and --socket", path, la_last_error(), words);
+    assert_int_equal(listener.fd, -1);
+    assert_int_equal(listener.lock, -1);
+}
+
+static void path_where_no_socket_can_be_is_refused_with_reason_and_remedy(void **state)
+{
+    struct fixture *f = *state;
+    char path[300], lock[320];
+    int fd;
+
+    expect_refusal("/proc/socket", -ENOENT, "/proc takes no files");
+    expect_refusal(f->folder, -EEXIST, "is no socket");
+    snprintf(lock, sizeof(lock), "%s.lock", f->folder);
+    assert_int_equal(access(lock, F_OK), -1);
+
+    snprintf(path, sizeof(path), "%s/file", f->folder);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    expect_refusal(path, -EEXIST, "is no socket");
+    strcat(path, "/socket");
+    expect_refusal(path, -ENOTDIR, "/file is no folder");
+    path[strlen(path) - strlen("/socket")] = '\0';
+    unlink(path);
+
+    snprintf(lock, sizeof(lock), "%s.lock", f->path);
+    assert_int_equal(symlink("/dev/null", lock), 0);
+    expect_refusal(f->path, -ELOOP, "symbolic link");
+    unlink(lock);
+    assert_int_equal(mkdir(lock, 0700), 0);
+    expect_refusal(f->path, -EISDIR, "is a folder");
+    rmdir(lock);
+
+    memset(path, 'x', sizeof(path) - 1);
+    path[sizeof(path) - 1] = '\0';
+    expect_refusal(path, -ENAMETOOLONG, "a socket's may have");
+    expect_refusal("", -EINVAL, "is empty");
+}
+
 static void without_a_service_manager_nothing_is_inherited(void **state)
 {
     struct listener listener;
@@ -180,6 +226,7 @@ int main(void)
         with_folder(socket_of_the_dead_is_replaced_but_nothing_else),
         with_folder(somebody_without_a_lock_is_not_robbed),
         with_folder(missing_folder_is_an_error_in_words),
+        with_folder(path_where_no_socket_can_be_is_refused_with_reason_and_remedy),
         with_folder(without_a_service_manager_nothing_is_inherited),
     };
 

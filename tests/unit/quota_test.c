@@ -17,11 +17,18 @@ static struct quota quota;
 
 static int setup(void **state)
 {
-    const struct quota_limits limits = { .clients = 2, .heaps = 3, .bytes = 1000 };
+    const struct quota_limits limits = { .clients = 2, .heaps = 3, .bytes = 1000, .requests = 10 };
 
     (void)state;
     quota_init(&quota, &limits);
     return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    quota_deinit(&quota);
+    return !list_is_empty(&quota.users);
 }
 
 static void connections_are_counted_per_user(void **state)
@@ -36,7 +43,6 @@ static void connections_are_counted_per_user(void **state)
     quota_give_client(&quota, 1);
     quota_give_client(&quota, 1);
     quota_give_client(&quota, 2);
-    assert_true(list_is_empty(&quota.users));
 }
 
 static void heaps_are_limited_by_number_and_by_bytes(void **state)
@@ -56,22 +62,88 @@ static void heaps_are_limited_by_number_and_by_bytes(void **state)
     quota_give_heap(&quota, 1, 600);
     quota_give_heap(&quota, 1, 400);
     quota_give_heap(&quota, 1, 0);
-    assert_true(list_is_empty(&quota.users));
 }
 
-static void refusal_leaves_nothing_behind(void **state)
+static void refusal_is_remembered(void **state)
 {
+    struct quota_usage usage;
+
     (void)state;
     assert_int_equal(quota_take_heap(&quota, 7, 5000), -EDQUOT);
-    assert_true(list_is_empty(&quota.users));
+    assert_true(quota_next(&quota, 0, &usage));
+    assert_int_equal(usage.uid, 7);
+    assert_int_equal(usage.refused, 1);
+    assert_int_equal(usage.heaps, 0);
+    assert_int_equal(usage.bytes, 0);
+}
+
+static void limits_of_one_user_are_his_alone(void **state)
+{
+    struct quota_limits own = { .clients = 1, .heaps = 1, .bytes = 50 };
+    struct quota_usage usage;
+
+    (void)state;
+    assert_int_equal(quota_take_heap(&quota, 5, 60), 0);
+    assert_int_equal(quota_set_limits(&quota, 5, &own), 0);
+    /* What he has beyond it he keeps; more he does not get, whatever the size. */
+    assert_int_equal(quota_take_heap(&quota, 5, 0), -EDQUOT);
+    own.heaps = 9;
+    assert_int_equal(quota_set_limits(&quota, 5, &own), 0);
+    assert_int_equal(quota_take_heap(&quota, 5, 0), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 5, UINT64_MAX - 20), -EDQUOT);
+    quota_give_heap(&quota, 5, 60);
+    assert_int_equal(quota_take_heap(&quota, 5, 51), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 5, 50), 0);
+    assert_int_equal(quota_take_heap(&quota, 6, 1000), 0);
+    /* Found in the order of ids. */
+    assert_true(quota_next(&quota, 5, &usage));
+    assert_int_equal(usage.uid, 5);
+    assert_int_equal(usage.limits.bytes, 50);
+    assert_true(quota_next(&quota, 6, &usage));
+    assert_int_equal(usage.limits.bytes, 1000);
+    assert_false(quota_next(&quota, 7, &usage));
+}
+
+static void requests_above_the_limit_wait(void **state)
+{
+    uint64_t now = 5000;
+    struct quota_usage usage;
+    unsigned n = 0;
+
+    (void)state;
+    assert_int_equal(quota_take_client(&quota, 1), 0);
+    assert_int_equal(quota_take_client(&quota, 2), 0);
+    while (quota_take_request(&quota, 1, now) == 0)
+        n++;
+    assert_int_equal(n, 10);            /* a second's worth at once */
+    assert_in_range(quota_take_request(&quota, 1, now), 1, 101);
+    assert_int_equal(quota_take_request(&quota, 2, now), 0);
+    now += quota_take_request(&quota, 1, now);
+    while (quota_take_request(&quota, 1, now) == 0)
+        n++;
+    assert_in_range(n, 11, 12);
+
+    /* A new connection is no new beginning. */
+    quota_give_client(&quota, 1);
+    assert_int_equal(quota_take_client(&quota, 1), 0);
+    assert_true(quota_take_request(&quota, 1, now) > 0);
+    assert_true(quota_next(&quota, 1, &usage));
+    assert_int_equal(usage.delayed, 5);
+
+    /* In the long run: ten per second, and not more for a silence before. */
+    for (n = 0, now += 60000; now < 5000 + 60000 + 10000; now += 7)
+        n += quota_take_request(&quota, 1, now) == 0;
+    assert_in_range(n, 90, 111);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(connections_are_counted_per_user, setup),
-        cmocka_unit_test_setup(heaps_are_limited_by_number_and_by_bytes, setup),
-        cmocka_unit_test_setup(refusal_leaves_nothing_behind, setup),
+        cmocka_unit_test_setup_teardown(connections_are_counted_per_user, setup, teardown),
+        cmocka_unit_test_setup_teardown(heaps_are_limited_by_number_and_by_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(refusal_is_remembered, setup, teardown),
+        cmocka_unit_test_setup_teardown(limits_of_one_user_are_his_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(requests_above_the_limit_wait, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,23 @@ static void process_comes_out_as_it_went_in(void **state)
     assert_false(record_get_heap(&tlv, &(struct shms_heap){ 0 }));
 }
 
+static void quota_comes_out_as_it_went_in(void **state)
+{
+    struct shms_quota in = { .struct_size = sizeof(in), .bytes = 1, .max_bytes = UINT64_MAX, .uid = 2, .max_requests = 3 }, out;
+    struct wire_tlv tlv;
+
+    (void)state;
+    wire_begin(&message, WIRE_QUOTA, WIRE_REPLY, 0);
+    assert_true(record_put_quota(&message, &in));
+    tlv = first_field();
+    assert_true(record_get_quota(&tlv, &out));
+    assert_memory_equal(&in, &out, sizeof(in));
+    wire_begin(&message, WIRE_QUOTA, WIRE_REPLY, 0);
+    wire_put(&message, TLV_QUOTA, 0, &in, 71);
+    tlv = first_field();
+    assert_false(record_get_quota(&tlv, &out));
+}
+
 static void longer_record_of_a_newer_peer_is_cut(void **state)
 {
     struct {
@@ -106,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heap_comes_out_as_it_went_in),
         cmocka_unit_test(process_comes_out_as_it_went_in),
+        cmocka_unit_test(quota_comes_out_as_it_went_in),
         cmocka_unit_test(longer_record_of_a_newer_peer_is_cut),
         cmocka_unit_test(shorter_record_than_the_first_version_is_refused),
         cmocka_unit_test(names_without_an_end_get_one),

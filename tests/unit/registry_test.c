@@ -48,7 +48,7 @@ static struct segment *make(const char *name)
 {
     struct segment *segment = NULL;
 
-    assert_int_equal(registry_create(&registry, name, SIZE, 0, 1000, &segment), 0);
+    assert_int_equal(registry_create(&registry, name, SIZE, 0, 1000, 100, &segment), 0);
     return segment;
 }
 
@@ -57,7 +57,7 @@ static void name_is_taken_until_it_is_removed(void **state)
     struct segment *segment = make("name"), *other = NULL;
 
     (void)state;
-    assert_int_equal(registry_create(&registry, "name", SIZE, 0, 1000, &other), -EEXIST);
+    assert_int_equal(registry_create(&registry, "name", SIZE, 0, 1000, 100, &other), -EEXIST);
     assert_null(other);
     assert_ptr_equal(registry_find(&registry, "name"), segment);
     assert_ptr_equal(registry_find_id(&registry, segment->id), segment);
@@ -73,12 +73,31 @@ static void same_key_gives_the_same_segment_to_its_owner_only(void **state)
     struct segment *first, *again = NULL;
 
     (void)state;
-    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, &first), 0);
-    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, &again), 0);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, 100, &first), 0);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, 100, &again), 0);
     assert_ptr_equal(first, again);
-    assert_int_equal(registry_create(&registry, "key", SIZE, 98, 1000, &again), -EEXIST);
-    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1001, &again), -EEXIST);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 98, 1000, 100, &again), -EEXIST);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1001, 100, &again), -EEXIST);
     assert_int_equal(registry.count, 1);
+}
+
+static void heap_that_changes_hands_counts_for_its_new_owner(void **state)
+{
+    struct segment *segment = make("given");
+    struct acl acl = segment->acl;
+
+    (void)state;
+    assert_int_equal(acl.owner, 1000);
+    assert_int_equal(acl.group, 100);
+    assert_int_equal(acl.mode, 0600);
+    acl.owner = 1001;
+    acl.mode = 0660;
+    assert_int_equal(registry_set_acl(segment, &acl), 0);
+    assert_int_equal(segment->acl.mode, 0660);
+    /* The books balance: everything of 1000 is given back, everything of 1001 is taken. */
+    registry_remove(segment);
+    assert_true(registry_release(segment));
+    assert_true(list_is_empty(&quota.users));
 }
 
 static void limit_holds_and_a_failure_costs_nothing(void **state)
@@ -91,11 +110,11 @@ static void limit_holds_and_a_failure_costs_nothing(void **state)
         snprintf(name, sizeof(name), "n%d", i);
         make(name);
     }
-    assert_int_equal(registry_create(&registry, "more", SIZE, 0, 1000, &segment), -EDQUOT);
+    assert_int_equal(registry_create(&registry, "more", SIZE, 0, 1000, 100, &segment), -EDQUOT);
     registry_remove(registry_find(&registry, "n3"));
     assert_true(registry_release(registry_after(&registry, 3)));
-    assert_int_equal(registry_create(&registry, "small", 1, 0, 1000, &segment), -EINVAL);
-    assert_int_equal(registry_create(&registry, "huge", UINT64_MAX / 2, 0, 1000, &segment), -EINVAL);
+    assert_int_equal(registry_create(&registry, "small", 1, 0, 1000, 100, &segment), -EINVAL);
+    assert_int_equal(registry_create(&registry, "huge", UINT64_MAX / 2, 0, 1000, 100, &segment), -EINVAL);
     assert_int_equal(registry.count, MAX_SEGMENTS - 1);
     make("more");
 }
@@ -172,6 +191,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         with_registry(name_is_taken_until_it_is_removed),
         with_registry(same_key_gives_the_same_segment_to_its_owner_only),
+        with_registry(heap_that_changes_hands_counts_for_its_new_owner),
         with_registry(limit_holds_and_a_failure_costs_nothing),
         with_registry(cursor_goes_on_where_it_was_whatever_came_and_went),
         with_registry(segment_lives_while_a_peer_holds_it),

@@ -27,7 +27,7 @@
 #include <segments/segment.h>
 
 #include "base/util.h"
-#include "segments/headroom.h"
+#include "os/headroom.h"
 
 #include "child.h"
 
@@ -767,7 +767,7 @@ static void full_dev_shm_is_an_error_and_no_sigbus(void **state)
 
 static void more_than_the_machine_has_is_refused_before_it_is_filled(void **state)
 {
-    size_t left = seg_headroom();
+    size_t left = os_headroom();
     struct seg_request r = request_for(SEG_MEMFD, 2 * left);
     struct seg_segment *s;
     struct la_range none;

@@ -58,6 +58,7 @@ LA_API struct shms_client *shms_disconnect(struct shms_client *client);
  * @ret:   set on success, untouched on failure; ended by shms_heap_close(), or by la_heap_detach()
  *
  * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
+ * -EACCES (it is another user's, see shms_heap_set_acl()),
  * -EDQUOT (this user's share of heaps or bytes is used up), those of la_heap_attach(), -ENOTCONN (the daemon is
  * gone: connect again), -ECHILD, -ETIMEDOUT, ...
  */
@@ -82,6 +83,23 @@ LA_API int shms_heap_create(struct shms_client *client, const char *name, size_t
  */
 LA_API int shms_heap_remove(struct shms_client *client, const char *name);
 
+/* For shms_heap_set_acl(): as it is. */
+#define SHMS_UNCHANGED UINT32_MAX
+
+/**
+ * shms_heap_set_acl() - say who may use a heap
+ * @owner: user id; his quota counts the heap. Only root and the daemon's user may change it
+ * @group: group id; the owner may name groups that he is a member of
+ * @mode:  as of a file, without x: r attach for reading and look at it, w (with r) attach. A new heap has 0600: nobody but
+ *         its owner, root and the daemon's user, who may do everything anyhow
+ *
+ * Who is attached stays attached.
+ *
+ * Return: 0, -ENOENT, -EPERM (not the owner), -EINVAL (@mode), -EDQUOT (the new owner's share is used up), -EOPNOTSUPP (the daemon
+ * is too old).
+ */
+LA_API int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t owner, uint32_t group, uint32_t mode);
+
 /* A heap as the daemon sees it; its own attachment is not counted. Fields are only ever appended. */
 struct shms_heap {
     uint64_t struct_size;       /* in: sizeof(struct shms_heap) of the caller */
@@ -97,12 +115,14 @@ struct shms_heap {
     uint32_t owner;             /* user id of the creator */
     uint32_t quarantined;       /* 1: an invariant was found broken */
     char name[LA_HEAP_NAME_MAX + 1];
+    uint32_t group;             /* group id, see shms_heap_set_acl(); 0 from a daemon of protocol version 1, as mode */
+    uint32_t mode;
 };
 
 /** shms_heap_info() - look at one heap; set @ret->struct_size first. Return: 0, -ENOENT, -EINVAL, ... */
 LA_API int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret);
 
-/** shms_list() - call @each for every heap, oldest first. Return: number of heaps, or a negative errno. */
+/** shms_list() - call @each for every heap that this user may look at, oldest first. Return: number of heaps, or a negative errno. */
 LA_API int shms_list(struct shms_client *client, void (*each)(void *user, const struct shms_heap *heap), void *user);
 
 enum shms_process_state {
@@ -130,6 +150,31 @@ struct shms_process {
  */
 LA_API int shms_processes(struct shms_client *client, const char *name,
                           void (*each)(void *user, const struct shms_process *process), void *user);
+
+/* What a user has of the daemon, and may have. Fields are only ever appended. */
+struct shms_quota {
+    uint64_t struct_size;       /* in: sizeof(struct shms_quota) of the caller */
+    uint64_t bytes, max_bytes;  /* sizes of his heaps, used or not: no writer can have more */
+    uint64_t committed;         /* memory behind them */
+    uint64_t refused;           /* connections and heaps, for a limit */
+    uint64_t delayed;           /* requests that waited for their turn */
+    uint32_t uid;
+    uint32_t clients, max_clients;      /* connections */
+    uint32_t heaps, max_heaps;
+    uint32_t max_requests;      /* per second; more wait, with a second's worth in advance; 0: any number */
+};
+
+/** shms_quotas() - call @each for every user that the daemon knows (root and the daemon's user see all of them, others themselves), by user
+ *  id. Return: number of users, or a negative errno. */
+LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, const struct shms_quota *quota), void *user);
+
+/**
+ * shms_quota_set() - set the limits of one user
+ * @quota: uid and the four limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX) stay as they are; what he has beyond a lower limit he keeps
+ *
+ * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old), ...
+ */
+LA_API int shms_quota_set(struct shms_client *client, const struct shms_quota *quota);
 
 LA_END_DECLS
 #endif

@@ -4,15 +4,17 @@
  * fallocate() on a memfd knows no limit but the memory itself: asked for more than there is, it fills the machine and wakes the OOM
  * killer. So the request is compared before. Page cache that can be dropped counts as available.
  */
-#include "segments/headroom.h"
+#include "os/headroom.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fmt.h"
-#include "base/util.h"
 
 enum { TEXT_SIZE = 4096, PATH_SIZE = 512 };
 
@@ -107,7 +109,7 @@ static size_t group_headroom(const struct layout *l)
     return least;
 }
 
-size_t seg_headroom(void)
+size_t os_headroom(void)
 {
     size_t least = machine_headroom();
 
@@ -117,4 +119,61 @@ size_t seg_headroom(void)
         least = MIN(least, group);
     }
     return least;
+}
+
+/* ---- committing ---- */
+
+/*
+ * A look costs 75 us, 2 MiB of fallocate() 500 us. So a look that finds plenty pays for what follows: a share of what was left, small enough
+ * that several processes that looked at the same moment do not fill the machine together, and only for a short while.
+ */
+enum { SHARE = 16, ALLOWANCE_MS = 100 };
+
+static _Atomic(size_t) allowance;
+static _Atomic(uint64_t) allowed_until;
+
+static uint64_t coarse_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static bool take_allowance(size_t size)
+{
+    size_t left = atomic_load_explicit(&allowance, memory_order_relaxed);
+
+    if (coarse_ms() >= atomic_load_explicit(&allowed_until, memory_order_relaxed))
+        return false;
+    while (left >= size)
+        if (atomic_compare_exchange_weak_explicit(&allowance, &left, left - size, memory_order_relaxed, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static bool is_affordable(size_t size)
+{
+    size_t left;
+
+    if (take_allowance(size))
+        return true;
+    left = os_headroom();
+    if (size > left)
+        return false;
+    atomic_store_explicit(&allowance, (left - size) / SHARE, memory_order_relaxed);
+    atomic_store_explicit(&allowed_until, coarse_ms() + ALLOWANCE_MS, memory_order_relaxed);
+    return true;
+}
+
+int os_commit_file(int fd, off_t offset, size_t size, bool pool)
+{
+    int r;
+
+    if (!pool && !is_affordable(size))
+        return -ENOMEM;
+    do
+        r = fallocate(fd, 0, offset, (off_t)size) < 0 ? -errno : 0;
+    while (r == -EINTR);        /* a profiler's timer is no reason to fail */
+    return r == -ENOMEM ? -ENOSPC : r;
 }

@@ -1,0 +1,105 @@
+#include "shmserver/daemon/answer_admin.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "shmserver/daemon/call.h"
+#include "shmserver/daemon/log.h"
+#include "shmserver/daemon/server.h"
+#include "shmserver/daemon/view.h"
+#include "shmserver/protocol/record.h"
+
+int answer_acl(struct call *call)
+{
+    struct segment *segment;
+    int r = call_get_segment(call, &segment);
+    struct acl acl;
+
+    if (r < 0)
+        return r;
+    acl = segment->acl;
+    if (!call_get_u32(call, TLV_OWNER, &acl.owner) || !call_get_u32(call, TLV_GROUP, &acl.group) || !call_get_u32(call, TLV_MODE, &acl.mode))
+        return la_fail(-EINVAL, "an owner, group or mode has more than 32 bits");
+    r = acl_check_change(&segment->acl, &acl, call->peer->socket.fd, &call->peer->id, segment->name);
+    if (r == 0)
+        r = registry_set_acl(segment, &acl);
+    if (r == 0)
+        log_write(LOG_INFO, "heap %s is user %u's, group %u, mode %04o, by process %d (%s, user %u)", segment->name, acl.owner, acl.group, acl.mode,
+                  call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
+    return r;
+}
+
+/* ---- quotas ---- */
+
+/* What his heaps have of memory now; what they may have at most is in the books already. */
+static uint64_t committed_by(struct registry *registry, uid_t uid)
+{
+    uint64_t sum = 0;
+
+    for (struct segment *segment = registry_after(registry, 0); segment; segment = registry_after(registry, segment->serial)) {
+        struct shms_heap heap;
+
+        if (segment->acl.owner == uid && view_describe(segment, &heap) == 0)
+            sum += heap.committed;
+    }
+    return sum;
+}
+
+static int set_quota(const struct call *call, const struct shms_quota *wanted)
+{
+    const struct identity *id = &call->peer->id;
+    struct quota *quota = call->registry->quota;
+    struct quota_limits limits = quota_limits_of(quota, wanted->uid);
+
+    if (!acl_is_admin(id))
+        return la_fail(-EPERM, "quotas are set by root or user %u only", geteuid());
+    if (wanted->max_clients != SHMS_UNCHANGED)
+        limits.clients = wanted->max_clients;
+    if (wanted->max_heaps != SHMS_UNCHANGED)
+        limits.heaps = wanted->max_heaps;
+    if (wanted->max_bytes != UINT64_MAX)
+        limits.bytes = wanted->max_bytes;
+    if (wanted->max_requests != SHMS_UNCHANGED)
+        limits.requests = wanted->max_requests;
+    log_write(LOG_INFO, "user %u may have %u connections, %u heaps of %lu bytes, %u requests per second, by process %d (%s, user %u)", wanted->uid,
+              limits.clients, limits.heaps, (unsigned long)limits.bytes, limits.requests, id->pid, id->command, id->uid);
+    return quota_set_limits(quota, wanted->uid, &limits);
+}
+
+/* Everybody sees himself; all are seen by who may do everything. */
+static int list_quotas(struct call *call)
+{
+    uint64_t after = 0;
+    struct quota_usage usage;
+
+    wire_get_u64(call->request, TLV_AFTER, &after);
+    while (after <= UINT32_MAX && quota_next(call->registry->quota, (uid_t)after, &usage)) {
+        struct shms_quota record = { .struct_size = sizeof(record), .uid = usage.uid, .clients = usage.clients, .heaps = usage.heaps,
+            .bytes = usage.bytes, .max_clients = usage.limits.clients, .max_heaps = usage.limits.heaps, .max_bytes = usage.limits.bytes,
+            .max_requests = usage.limits.requests, .refused = usage.refused, .delayed = usage.delayed };
+
+        if (!call_has_room(call, sizeof(record))) {
+            wire_put_u64(call->reply, TLV_NEXT, 0, after);
+            break;
+        }
+        after = (uint64_t)usage.uid + 1;
+        if (!acl_is_admin(&call->peer->id) && usage.uid != call->peer->id.uid)
+            continue;
+        record.committed = committed_by(call->registry, usage.uid);
+        record_put_quota(call->reply, &record);
+    }
+    return 0;
+}
+
+int answer_quota(struct call *call)
+{
+    struct shms_quota wanted;
+    struct wire_tlv tlv;
+
+    if (!wire_find(call->request, TLV_QUOTA, &tlv))
+        return list_quotas(call);
+    if (!record_get_quota(&tlv, &wanted))
+        return la_fail(-EINVAL, "the request's quota is too short");
+    return set_quota(call, &wanted);
+}
