@@ -100,7 +100,103 @@ refused:
     return false;
 }
 
+/*
+ * The same for the bins of lanes, where the state word decides (shared_fast.h); its store comes last. Interrupted behind the move of the
+ * top, a pop leaves its block FREE and in no bin, to be found when the page is looked at, and a push leaves an entry too many, whose word is in
+ * use when it surfaces, and which is skipped.
+ *
+ * @distance: from an entry to its word's place. @in_use: bits of a word that is not FREE. @holder: what is added to it.
+ */
+static inline __attribute__((always_inline)) void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder)
+{
+    void **top, *block;
+    uint32_t *word, w;
+
+again:
+    __asm__ volatile goto(RSEQ_DESCRIPTOR
+                 "leaq 3b(%%rip), %[block]\n\t"
+                 "movq %[block], %%fs:8(%[rseq])\n"
+                 "1:\tmovq %[bin], %[top]\n\t"
+                 "movq (%[top],%[distance]), %[word]\n\t"
+                 "movl (%[word]), %[w]\n\t"
+                 "testl %[in_use], %[w]\n\t"
+                 "jne %l[none]\n\t"
+                 "movq (%[top]), %[block]\n\t"
+                 "orl %[holder], %[w]\n\t"
+                 "subq $8, %[bin]\n\t"
+                 "movl %[w], (%[word])\n"
+                 "2:\n\t"
+                 RSEQ_ABORT("%l[again]")
+                 : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
+                 : [distance] "r"(distance), [in_use] "i"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
+                 : "memory", "cc"
+                 : none, again);
+    if (!block)
+        __builtin_unreachable();
+    return block;
+none:
+    return NULL;
+}
+
+/* @block, whose state word at @word is @seen, becomes @freed and the youngest; false: full, or the word has changed. */
+static inline __attribute__((always_inline)) bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word,
+                                                              uint32_t seen, uint32_t freed)
+{
+    void **top;
+
+again:
+    __asm__ volatile goto(RSEQ_DESCRIPTOR
+                 "leaq 3b(%%rip), %[top]\n\t"
+                 "movq %[top], %%fs:8(%[rseq])\n"
+                 "1:\tmovq (%[bin]), %[top]\n\t"
+                 "cmpq %[top], 8(%[bin])\n\t"
+                 "je %l[refused]\n\t"
+                 "cmpl %[seen], (%[word])\n\t"
+                 "jne %l[refused]\n\t"
+                 "movq %[block], 8(%[top])\n\t"
+                 "movq %[word], 8(%[top],%[distance])\n\t"
+                 "addq $8, (%[bin])\n\t"
+                 "movl %[freed], (%[word])\n"
+                 "2:\n\t"
+                 RSEQ_ABORT("%l[again]")
+                 : [top] "=&r"(top)
+                 : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [freed] "r"(freed),
+                   [rseq] "r"(la_rseq_offset)
+                 : "memory", "cc"
+                 : refused, again);
+    return true;
+refused:
+    return false;
+}
+
 #else
+
+static inline void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder)
+{
+    void **top = bin->top;
+    _Atomic(uint32_t) *word = *(void **)((char *)top + distance);
+    /* Acquire: see block_release() in shared_block.c. */
+    uint32_t w = atomic_load_explicit(word, memory_order_acquire);
+
+    if (unlikely(w & in_use))
+        return NULL;
+    bin->top = top - 1;
+    atomic_store_explicit(word, w | holder, memory_order_release);
+    return *top;
+}
+
+static inline bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word, uint32_t seen, uint32_t freed)
+{
+    void **top = bin->top;
+
+    if (unlikely(top == bin->last) || unlikely(atomic_load_explicit(word, memory_order_relaxed) != seen))
+        return false;
+    top[1] = block;
+    *(void **)((char *)(top + 1) + distance) = word;
+    bin->top = top + 1;
+    atomic_store_explicit(word, freed, memory_order_release);
+    return true;
+}
 
 static inline void *bin_pop(struct la_bin *bin)
 {

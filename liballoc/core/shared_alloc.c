@@ -31,15 +31,13 @@ static bool commit(struct lane *lane, _Atomic(word_t) *word, unsigned epoch, enu
 
 static void *alloc_small(struct lane *lane, unsigned c, enum la_policy policy)
 {
-    for (;;) {
-        void *block = pool_alloc_small(&lane->chain, c);
+    void *block;
 
-        if (unlikely(!block))
-            return NULL;
-        if (likely(word_claim(lane_page_word(lane_page_of(&lane->chain, block), block), lane_holder_bits(lane, policy))))
-            return block;
-        misuse_report(block, "was on a free list although its state word says that it is in use: skipped");
-    }
+    /* An entry whose word is in use was listed twice: harmless, as only words decide. See bin_release(). */
+    do
+        block = pool_alloc_small(&lane->chain, c);
+    while (block && !word_claim(lane_page_word(lane_page_of(&lane->chain, block), block), lane_holder_bits(lane, policy)));
+    return block;
 }
 
 static unsigned class_for(size_t size, size_t alignment)

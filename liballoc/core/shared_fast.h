@@ -9,11 +9,13 @@
  * (a double free) makes the same word of it, FREE with the next generation; whoever else might change the word of a block that is
  * HEAP has taken it first (la_take()), and then it is not ours to free. So nothing is lost but the report.
  *
- * Only the lane's thread comes here, never while it is in a slow path of the heap: chain->user and la_tls_lane say so.
+ * Only the lane's thread comes here, never while it is in a slow path of the heap: chain->user and la_tls_lane say so. Handlers of the same
+ * thread are restartable.h's matter.
  */
 #ifndef CORE_SHARED_FAST_H
 #define CORE_SHARED_FAST_H
 
+#include "core/restartable.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
 
@@ -49,12 +51,15 @@ static inline bool word_claim(_Atomic(word_t) *word, word_t holder)
     return true;
 }
 
+/* From an entry of the bin at @offset to where its state word is said. */
+static inline ptrdiff_t words_distance(struct la_chain *lane, size_t offset)
+{
+    return ((struct la_bin_words *)((char *)((struct lane *)lane)->words + offset))->distance;
+}
+
 static inline _Atomic(word_t) **word_slot(struct la_chain *lane, size_t offset, void **entry)
 {
-    struct lane *l = (struct lane *)lane;
-    ptrdiff_t distance = ((struct la_bin_words *)((char *)l->words + offset))->distance;
-
-    return (_Atomic(word_t) **)((char *)entry + distance);
+    return (_Atomic(word_t) **)((char *)entry + words_distance(lane, offset));
 }
 
 /* What the word of a block says that is allocated with @policy. */
@@ -66,24 +71,18 @@ static inline word_t lane_holder_bits(const struct lane *lane, enum la_policy po
 static inline __attribute__((always_inline)) void *lane_alloc_fast(const struct la_heap *heap, size_t size, enum la_policy policy)
 {
     struct lane *lane = la_tls_lane.lane;
-    struct la_bin *bin;
     size_t offset;
-    void **top;
 
     if (unlikely(la_tls_lane.serial != heap->serial))
         return NULL;
     if (likely(size <= TABLE_MAX))
         offset = la_bin_offset[size];
     else if (size <= SMALL_MAX)
-        offset = class_of_large(size) * sizeof(*bin);
+        offset = class_of_large(size) * sizeof(struct la_bin);
     else
         return NULL;
-    bin = (struct la_bin *)((char *)lane + offset);
-    top = bin->top;
-    if (unlikely(!word_claim(*word_slot(&lane->chain, offset, top), lane_holder_bits(lane, policy))))
-        return NULL;
-    bin->top = top - 1;
-    return *top;
+    return bin_claim((struct la_bin *)((char *)lane + offset), words_distance(&lane->chain, offset), WORD_STATE_MASK,
+                     lane_holder_bits(lane, policy));
 }
 
 /* The chain of the calling thread's lane, if @page (what the region map has for a block) is its; else NULL. */
@@ -97,29 +96,19 @@ static inline struct la_chain *lane_of_page(const struct la_page *page)
 /* @page is @chain's; false: it is not that simple, nothing was done. */
 static inline __attribute__((always_inline)) bool lane_free_fast(struct la_chain *chain, const struct la_page *page, void *block)
 {
-    unsigned __int128 product;
-    _Atomic(word_t) *word;
-    struct la_bin *bin;
-    size_t offset;
-    void **top;
+    unsigned __int128 product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
+    _Atomic(word_t) *word = lane_page_words(page) + (size_t)(product >> 64);
+    size_t offset = page->bin_offset;
     word_t w;
 
-    product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
-    offset = page->bin_offset;
-    bin = (struct la_bin *)((char *)chain + offset);
-    top = bin->top;
-    if (unlikely((uint64_t)product >= page->divisor) || unlikely(top == bin->last))
+    if (unlikely((uint64_t)product >= page->divisor))
         return false;
-    word = lane_page_words(page) + (size_t)(product >> 64);
     w = atomic_load_explicit(word, memory_order_relaxed);
     if (unlikely((w & WORD_MEANING_MASK) != lane_page_heap_bits(page)) &&
         (w & WORD_MEANING_MASK) != ((lane_page_heap_bits(page) ^ (WORD_HEAP_BITS ^ WORD_HELD_BITS)) | ((struct lane *)chain)->number))
         return false;
-    atomic_store_explicit(word, (w & ~(word_t)WORD_HOLDER_MASK) + WORD_NEXT_GENERATION, memory_order_release);
-    top[1] = block;
-    *word_slot(chain, offset, top + 1) = word;
-    bin->top = top + 1;
-    return true;
+    return bin_release((struct la_bin *)((char *)chain + offset), words_distance(chain, offset), block, word, w,
+                       (w & ~(word_t)WORD_HOLDER_MASK) + WORD_NEXT_GENERATION);
 }
 
 #endif

@@ -1,5 +1,8 @@
 #include "../support/shared.h"
 
+#include <pthread.h>
+
+#include "core/restartable.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
 
@@ -173,6 +176,80 @@ static void owner_of_knows_shared_blocks(void **state)
     assert_false(owner.live);
 }
 
+/* ---- signals ---- */
+
+enum { SIGNALS = 20000 };
+
+static atomic_uint handled, bad;
+static struct la_heap *storm_heap;
+static uint64_t *handlers[8];
+
+static uint64_t *take(uint64_t name)
+{
+    uint64_t *block = la_heap_alloc(storm_heap, 64);
+
+    if (block && block[0] != 0)
+        atomic_fetch_add(&bad, 1);
+    if (block)
+        block[0] = name;
+    return block;
+}
+
+static void give(uint64_t *block, uint64_t name)
+{
+    if (block && block[0] != name)
+        atomic_fetch_add(&bad, 1);
+    if (block)
+        block[0] = 0;
+    la_free(block);
+}
+
+static void handle(int signal)
+{
+    uint64_t **kept = &handlers[atomic_fetch_add(&handled, 1) % 8];
+
+    (void)signal;
+    give(*kept, 2);
+    *kept = take(2);
+    give(take(2), 2);
+}
+
+static void *send_signals(void *arg)
+{
+    while (atomic_load(&handled) < SIGNALS)
+        pthread_kill(*(pthread_t *)arg, SIGUSR1);
+    return NULL;
+}
+
+/* Signals at any instruction of the fast paths: no block is handed out twice, none is lost. */
+static void handlers_and_the_fast_paths_share_no_block(void **state)
+{
+    struct shared *s = *state;
+    struct sigaction action = { .sa_handler = handle };
+    uint64_t *mine[8] = { 0 };
+    pthread_t self = pthread_self(), sender;
+
+    if (!RESTARTABLE)
+        skip();
+    storm_heap = s->heap;
+    sigaction(SIGUSR1, &action, NULL);
+    assert_int_equal(pthread_create(&sender, NULL, send_signals, &self), 0);
+    for (unsigned i = 0; atomic_load(&handled) < SIGNALS; i++) {
+        give(mine[i % 8], 1);
+        mine[i % 8] = take(1);
+        give(take(1), 1);
+    }
+    pthread_join(sender, NULL);
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGUSR1, &action, NULL);
+    for (unsigned i = 0; i < 8; i++) {
+        give(mine[i], 1);
+        give(handlers[i], 2);
+    }
+    assert_int_equal(atomic_load(&bad), 0);
+    assert_int_equal(shared_count(s).blocks[HEAP], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +262,7 @@ int main(void)
         shared_test(blocks_freed_by_another_process_are_used_again),
         shared_test(quarantine_stops_growth_not_reading),
         shared_test(owner_of_knows_shared_blocks),
+        shared_test(handlers_and_the_fast_paths_share_no_block),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

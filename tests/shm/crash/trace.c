@@ -254,6 +254,21 @@ static void log_file(int file)
     }
 }
 
+extern const ptrdiff_t __rseq_offset __attribute__((weak));
+extern const unsigned int __rseq_size __attribute__((weak));
+
+/*
+ * A signal inside of a restartable sequence (core/restartable.h) sends the thread to its beginning: stepping through one would never end. Without
+ * rseq the same instructions run straight, in the same order.
+ */
+static void leave_rseq(void)
+{
+    enum { UNREGISTER = 1, LENGTH = 32 };
+
+    if (&__rseq_size && &__rseq_offset && __rseq_size > 0)
+        syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, LENGTH, UNREGISTER, 0x53053053);
+}
+
 static void set_handlers(void)
 {
     stack_t stack = { .ss_sp = reserve(HANDLER_STACK), .ss_size = HANDLER_STACK };
@@ -279,6 +294,7 @@ void trace_begin(struct trace *trace, enum trace_mode mode, int file, uintptr_t 
     if (t.file == MAP_FAILED)
         abort();
     log_file(file);
+    leave_rseq();
     set_handlers();
     protect_all();
     if (mode == TRACE_STEPS)
