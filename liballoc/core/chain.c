@@ -156,6 +156,7 @@ int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **
     lock_take(&source->lock);
     source->users++;
     lock_give(&source->lock);
+    chains_add(chain);
     *ret = chain;
     return 0;
 }

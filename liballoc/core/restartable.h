@@ -128,7 +128,7 @@ again:
                  "2:\n\t"
                  RSEQ_ABORT("%l[again]")
                  : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
-                 : [distance] "r"(distance), [in_use] "i"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
+                 : [distance] "r"(distance), [in_use] "re"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
                  : none, again);
     if (!block)

@@ -78,7 +78,6 @@ struct la_chain *chain_new(enum la_chain_kind kind, struct la_source *source, bo
     chain_init(chain, kind, source, with_bins ? (char *)chain + align_up(sizeof(*chain), 64) : NULL);
     chain->meta = chain;
     chain->meta_size = size;
-    chains_add(chain);
     return chain;
 }
 
@@ -150,12 +149,21 @@ void thread_watch_end(void)
     errno = saved;
 }
 
+static struct la_chain *new_thread_chain(void)
+{
+    struct la_chain *chain = chain_new(CHAIN_THREAD, &la_default_source, true);
+
+    if (chain)
+        chains_add(chain);
+    return chain;
+}
+
 static struct la_chain *make_own_chain(void)
 {
     struct la_chain *chain = source_exhume_chain(&la_default_source);
 
     if (!chain)
-        chain = chain_new(CHAIN_THREAD, &la_default_source, true);
+        chain = new_thread_chain();
     if (!chain)
         return NULL;
     memset(chain->avail, 0, sizeof(chain->avail));

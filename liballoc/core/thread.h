@@ -44,7 +44,7 @@ void chains_add(struct la_chain *chain);
 void chains_remove(struct la_chain *chain);
 void chains_each(void (*visit)(struct la_chain *chain, void *arg), void *arg);
 
-/* A chain's structure from the metadata allocator, with bins if @with_bins; @kind as given. */
+/* A chain's structure from the metadata allocator, with bins if @with_bins; for the caller to add (chains_add()) when it is complete. */
 struct la_chain *chain_new(enum la_chain_kind kind, struct la_source *source, bool with_bins);
 void chain_delete(struct la_chain *chain);
 
