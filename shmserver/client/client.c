@@ -14,7 +14,7 @@
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
-enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT };
+enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY };
 
 /* Of the name the daemon judges; here only that it fits into a message. */
 static int put_name(struct wire_message *m, const char *name)
@@ -84,6 +84,8 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
         return la_fail(-EINVAL, "shms_heap_open() flags %#x are unknown", flags);
     if ((flags & SHMS_CREATE_ONLY) && size == 0)
         return la_fail(-EINVAL, "SHMS_CREATE_ONLY needs the size of the new heap");
+    if ((flags & LA_HEAP_READ_ONLY) && size > 0)
+        return la_fail(-EINVAL, "LA_HEAP_READ_ONLY is for a heap that exists: nobody could write what is to be read (size 0)");
     wire_begin(&m, WIRE_ATTACH, 0, 0);
     r = put_name(&m, name);
     if (r < 0)
@@ -94,6 +96,8 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
     }
     if (flags & SHMS_CREATE_ONLY)
         wire_put_u64(&m, TLV_EXCLUSIVE, TLV_CRITICAL, 1);
+    if (flags & LA_HEAP_READ_ONLY)
+        wire_put_u64(&m, TLV_READ_ONLY, TLV_CRITICAL, 1);
     r = connection_ask(client, &m, &fd);
     if (r == 0 && fd < 0)
         r = la_fail(-EPROTO, "shmserver answered without the heap's descriptor");

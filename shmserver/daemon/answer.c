@@ -137,16 +137,18 @@ static int find_or_create(const struct call *call, struct segment **ret)
 static int attach(struct call *call)
 {
     struct segment *segment;
+    uint64_t read_only = 0;
     int r = find_or_create(call, &segment);
 
+    wire_get_u64(call->request, TLV_READ_ONLY, &read_only);
     if (r == 0)
-        r = call_check_right(call, segment, ACL_WRITE);
+        r = call_check_right(call, segment, read_only ? ACL_READ : ACL_WRITE);
     if (r < 0)
         return r;
-    call->fd = memfile_reopen(&segment->file);
+    call->fd = memfile_reopen(&segment->file, read_only);
     if (call->fd < 0)
         return call->fd;
-    r = segment_hold(segment, call->peer, &call->peer->holdings);
+    r = segment_hold(segment, call->peer, &call->peer->holdings, read_only);
     if (r < 0) {
         close_fd(&call->fd);
         return r;
@@ -287,15 +289,36 @@ static bool put_processes_of(struct call *call, struct segment *segment, uint64_
     return true;
 }
 
-static void put_idle_peers(struct call *call, uint64_t *cursor)
+/* A heap that the peer reads, if it has no other kind; NULL: it is in the table of one, or has none. */
+static const struct segment *read_by(const struct peer *peer)
+{
+    const struct segment *segment = NULL;
+
+    list_for_each(node, &peer->holdings) {
+        const struct holding *holding = list_entry(node, struct holding, in_peer);
+
+        if (!holding->read_only)
+            return NULL;
+        segment = holding->segment;
+    }
+    return segment;
+}
+
+/* Connections that are in no heap's table of processes. */
+static void put_other_peers(struct call *call, uint64_t *cursor)
 {
     list_for_each(node, &call->peer->server->peers) {
         const struct peer *peer = list_entry(node, struct peer, node);
         uint64_t at = CURSOR_PEERS | peer->serial;
         struct shms_process process = { .struct_size = sizeof(process), .pid = peer->id.pid, .uid = peer->id.uid, .state = SHMS_CONNECTED };
+        const struct segment *segment = read_by(peer);
 
-        if (peer == call->peer || !list_is_empty(&peer->holdings) || at <= *cursor)
+        if (peer == call->peer || (!segment && !list_is_empty(&peer->holdings)) || at <= *cursor)
             continue;
+        if (segment)
+            process.state = SHMS_READING;
+        if (segment && call_may(call, segment, ACL_READ))
+            memcpy(process.heap, segment->name, sizeof(process.heap));
         memcpy(process.command, peer->id.command, sizeof(process.command));
         if (!put_process(call, &process, cursor, at))
             return;
@@ -324,7 +347,7 @@ static int processes(struct call *call)
             if (call_may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
                 return 0;
     }
-    put_idle_peers(call, &cursor);
+    put_other_peers(call, &cursor);
     return 0;
 }
 

@@ -81,13 +81,13 @@ void memfile_close(struct memfile *file, bool keep_address)
         la_vspace_unclaim(file->address);
 }
 
-int memfile_reopen(const struct memfile *file)
+int memfile_reopen(const struct memfile *file, bool read_only)
 {
     char path[32];
     int fd;
 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
-    fd = open(path, O_RDWR | O_CLOEXEC);
+    fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0)
         return la_fail(-errno, "cannot open %s (errno %d): is /proc mounted?", path, errno);
     return fd;

@@ -21,7 +21,10 @@ int memfile_create(const char *name, uint64_t size, struct memfile *ret);
 /* @keep_address: somebody may still have it mapped, so no other heap may get it. */
 void memfile_close(struct memfile *file, bool keep_address);
 
-/* A descriptor with an open file description of its own: what a client gets, for its death certificate. Or a negative errno. */
-int memfile_reopen(const struct memfile *file);
+/*
+ * A descriptor with an open file description of its own: what a client gets, for its death certificate. Or a negative errno.
+ * @read_only: it cannot be mapped for writing, and the file's mode keeps other users from opening it anew.
+ */
+int memfile_reopen(const struct memfile *file, bool read_only);
 
 #endif

@@ -170,9 +170,13 @@ void peer_destroy(struct peer *peer)
     while (!list_is_empty(&peer->holdings)) {
         struct holding *holding = list_entry(peer->holdings.next, struct holding, in_peer);
         struct segment *segment = holding->segment;
+        bool read_only = holding->read_only;
 
         holding_drop(holding);
-        reaper_peer_went(segment, now_ms());
+        if (read_only)
+            reaper_look(segment, now_ms());
+        else
+            reaper_peer_went(segment, now_ms());
     }
     list_remove(&peer->node);
     server->peer_count--;

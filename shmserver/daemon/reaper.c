@@ -23,7 +23,7 @@ static int recover(struct segment *segment)
 static bool is_settled(struct segment *segment, int recovered)
 {
     struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
-    bool nobody = view_processes(segment, processes) == 0;
+    bool nobody = view_processes(segment, processes) == 0 && !view_has_readers(segment);
 
     if (recovered > 0)
         segment->unsettled -= MIN(segment->unsettled, (unsigned)recovered);

@@ -28,7 +28,7 @@ enum {
 enum wire_type {
     WIRE_HELLO = 1,     /* VERSION_MIN VERSION_MAX -> VERSION SERVER; must be the first, and may be repeated */
     WIRE_CREATE,        /* NAME SIZE [KEY] -> ID */
-    WIRE_ATTACH,        /* NAME [SIZE [EXCLUSIVE] [KEY]] -> ID, one descriptor */
+    WIRE_ATTACH,        /* NAME [SIZE [EXCLUSIVE] [KEY]] [READ_ONLY] -> ID, one descriptor */
     WIRE_DETACH,        /* ID */
     WIRE_REMOVE,        /* NAME */
     WIRE_LIST,          /* [AFTER] -> HEAP... [NEXT] */
@@ -59,6 +59,7 @@ enum wire_tlv_type {
     TLV_GROUP,
     TLV_MODE,
     TLV_QUOTA,          /* struct shms_quota */
+    TLV_READ_ONLY,      /* ATTACH: a descriptor for reading only */
     TLV_TYPES
 };
 

@@ -161,7 +161,8 @@ static int command_rm(const struct shms *shms)
 
 static void add_process(void *user, const struct shms_process *process)
 {
-    static const char *const states[] = { [SHMS_CONNECTED] = "connected", [SHMS_ATTACHED] = "attached", [SHMS_DEAD] = "dead" };
+    static const char *const states[] = { [SHMS_CONNECTED] = "connected", [SHMS_ATTACHED] = "attached", [SHMS_DEAD] = "dead",
+                                          [SHMS_READING] = "reading" };
     struct table *table = user;
 
     table_row(table);
@@ -172,7 +173,7 @@ static void add_process(void *user, const struct shms_process *process)
     else
         table_number(table, "uid", "UID", process->uid);
     table_number(table, "lanes", "LANES", process->lanes);
-    table_text(table, "state", "STATE", process->state < 3 ? states[process->state] : "unknown");
+    table_text(table, "state", "STATE", process->state <= SHMS_READING ? states[process->state] : "unknown");
     table_text(table, "command", "COMMAND", process->command);
 }
 

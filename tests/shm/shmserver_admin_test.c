@@ -1,4 +1,4 @@
-/* shmserver_admin_test.c - looking after a daemon: quotas per user. */
+/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers. */
 #include "daemon.h"
 
 #include <stdatomic.h>
@@ -126,12 +126,141 @@ static void who_asks_too_much_waits_and_the_others_do_not(void **state)
     shms_disconnect(client);
 }
 
+/* ---- reading ---- */
+
+/* The descriptor of the only heap of this process. */
+static int heap_descriptor(void)
+{
+    for (int fd = 3; fd < 256; fd++) {
+        char path[32], target[64];
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        n = readlink(path, target, sizeof(target) - 1);
+        target[n > 0 ? n : 0] = '\0';
+        if (strstr(target, "memfd:liballoc:"))
+            return fd;
+    }
+    return -1;
+}
+
+static int only_reading_is_possible(const struct daemon *d)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = NULL;
+    la_link *root;
+    char path[96], *text;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/unused", d->folder);
+    setenv("LIBALLOC_VSPACE_REGISTRY", path, 1);
+    if (shms_heap_open(client, "shown", 0, 0, &heap) != -EACCES || shms_heap_open(client, "shown", 1 << 30, LA_HEAP_READ_ONLY, &heap) != -EINVAL ||
+        shms_heap_open(client, "hidden", 0, LA_HEAP_READ_ONLY, &heap) != -EACCES)
+        return 1;
+    if (shms_heap_open(client, "shown", 0, LA_HEAP_READ_ONLY, &heap) != 0 || la_heap_root(heap, "text", &root) != 0)
+        return 2;
+    text = la_load(heap, root);
+    if (!text || strcmp(text, "written by root") != 0 || la_heap_alloc(heap, 10))
+        return 3;
+    fd = heap_descriptor();
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    /* The ways around it. */
+    if (fd < 0 || open(path, O_RDWR | O_CLOEXEC) >= 0 || errno != EACCES || fchmod(fd, 0666) == 0)
+        return 4;
+    if (mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED || mprotect(text - (uintptr_t)text % 4096, 4096, PROT_READ | PROT_WRITE) == 0)
+        return 5;
+    return ftruncate(fd, 0) < 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) < 0 ? 0 : 6;
+}
+
+static void reader_of_another_user_cannot_write(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct la_heap *heap;
+    la_link *root;
+    char *text;
+
+    if (geteuid() != 0)
+        skip();
+    client = start_for_nobody(d);
+    heap = open_or_fail(client, "shown", 64 << 20);
+    assert_int_equal(shms_heap_create(client, "hidden", 64 << 20), 0);
+    assert_int_equal(shms_heap_set_acl(client, "shown", SHMS_UNCHANGED, SHMS_UNCHANGED, 0604), 0);
+    text = la_heap_hold(heap, 100);
+    strcpy(text, "written by root");
+    assert_int_equal(la_heap_root(heap, "text", &root), 0);
+    assert_int_equal(la_publish(heap, root, NULL, text), 0);
+    assert_int_equal(as_nobody(only_reading_is_possible, d), 0);
+    assert_int_equal(la_heap_fsck(heap, NULL, NULL, NULL), 0);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    shms_disconnect(client);
+}
+
+static void read_without_a_connection(int said, void *arg)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = NULL;
+
+    (void)arg;
+    if (shms_heap_open(client, "read", 0, LA_HEAP_READ_ONLY, &heap) < 0)
+        _exit(1);
+    child_say(said);
+    kill(getpid(), SIGSTOP);
+    shms_disconnect(client);
+    child_stay();
+}
+
+static bool daemon_has_forgotten(void *arg)
+{
+    const struct daemon *d = arg;
+    char command[128];
+
+    snprintf(command, sizeof(command), "ls -l /proc/%d/fd | grep -q liballoc:read", d->pid);
+    return WEXITSTATUS(system(command)) == 1;
+}
+
+static void see_reader(void *user, const struct shms_process *process)
+{
+    if (process->state == SHMS_READING && strcmp(process->heap, "read") == 0)
+        *(pid_t *)user = process->pid;
+}
+
+static bool is_alone(void *client)
+{
+    return shms_processes(client, NULL, NULL, NULL) == 0;
+}
+
+static void removed_heap_keeps_its_address_while_somebody_reads(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct child reader;
+    pid_t seen = 0;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    assert_int_equal(shms_heap_create(client, "read", 64 << 20), 0);
+    reader = child_start(read_without_a_connection, NULL);
+    assert_int_equal(shms_processes(client, NULL, see_reader, &seen), 1);
+    assert_int_equal(seen, reader.pid);
+    assert_int_equal(waitpid(reader.pid, NULL, WUNTRACED), reader.pid);
+    kill(reader.pid, SIGCONT);
+    assert_true(wait_until(is_alone, client));
+    assert_int_equal(shms_heap_remove(client, "read"), 0);
+    assert_false(daemon_has_forgotten(d));
+    assert_int_equal(child_end(&reader, SIGKILL), -SIGKILL);
+    assert_true(wait_until(daemon_has_forgotten, d));
+    shms_disconnect(client);
+}
+
 #define without_daemon(test) cmocka_unit_test_setup_teardown(test, daemon_setup_stopped, daemon_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         without_daemon(limits_of_a_user_are_set_at_run_time),
+        without_daemon(reader_of_another_user_cannot_write),
+        without_daemon(removed_heap_keeps_its_address_while_somebody_reads),
         without_daemon(who_asks_too_much_waits_and_the_others_do_not),
     };
 

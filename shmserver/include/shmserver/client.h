@@ -54,7 +54,8 @@ LA_API struct shms_client *shms_disconnect(struct shms_client *client);
  * shms_heap_open() - attach to a heap of the daemon, or create it
  * @name:  see LA_HEAP_NAME_MAX
  * @size:  bytes, if it has to be created (as for la_heap_create()); 0: it must exist
- * @flags: OR of enum la_heap_flags and enum shms_open_flags
+ * @flags: OR of enum la_heap_flags and enum shms_open_flags; LA_HEAP_READ_ONLY needs right r only, and cannot be turned into writing
+ *         by processes of other users than the daemon's
  * @ret:   set on success, untouched on failure; ended by shms_heap_close(), or by la_heap_detach()
  *
  * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
@@ -129,6 +130,7 @@ enum shms_process_state {
     SHMS_CONNECTED = 0,         /* a connection without a heap */
     SHMS_ATTACHED = 1,          /* in the heap's table of processes, and alive */
     SHMS_DEAD = 2,              /* in the table, but dead: about to be recovered */
+    SHMS_READING = 3,           /* a connection that has heaps for reading only; heap: one of them */
 };
 
 /* A process of a heap, or a connection without a heap. Fields are only ever appended. */
