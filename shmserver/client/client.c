@@ -149,6 +149,16 @@ int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t own
     return connection_ask(client, &m, NULL);
 }
 
+int shms_heap_seal(struct shms_client *client, const char *name)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_SEAL, 0, 0);
+    r = put_name(&m, name);
+    return r < 0 ? r : connection_ask(client, &m, NULL);
+}
+
 int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret)
 {
     size_t size = ret ? ret->struct_size : 0;

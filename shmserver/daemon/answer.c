@@ -143,6 +143,8 @@ static int attach(struct call *call)
     wire_get_u64(call->request, TLV_READ_ONLY, &read_only);
     if (r == 0)
         r = call_check_right(call, segment, read_only ? ACL_READ : ACL_WRITE);
+    if (r == 0 && segment->sealed && !read_only)
+        r = la_fail(-EROFS, "heap %s is sealed: nobody can write any more, attach to it with LA_HEAP_READ_ONLY", segment->name);
     if (r < 0)
         return r;
     call->fd = memfile_reopen(&segment->file, read_only);
@@ -356,7 +358,7 @@ static int processes(struct call *call)
 static int (*const handlers[WIRE_TYPES])(struct call *call) = {
     [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
     [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
-    [WIRE_ACL] = answer_acl, [WIRE_QUOTA] = answer_quota,
+    [WIRE_ACL] = answer_acl, [WIRE_SEAL] = answer_seal, [WIRE_QUOTA] = answer_quota,
 };
 
 /* May a peer in this state send this at all? */

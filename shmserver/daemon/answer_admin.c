@@ -3,9 +3,12 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include <liballoc/error.h>
+
 #include "base/error.h"
 #include "shmserver/daemon/call.h"
 #include "shmserver/daemon/log.h"
+#include "shmserver/daemon/reaper.h"
 #include "shmserver/daemon/server.h"
 #include "shmserver/daemon/view.h"
 #include "shmserver/protocol/record.h"
@@ -28,6 +31,44 @@ int answer_acl(struct call *call)
         log_write(LOG_INFO, "heap %s is user %u's, group %u, mode %04o, by process %d (%s, user %u)", segment->name, acl.owner, acl.group, acl.mode,
                   call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
     return r;
+}
+
+/* ---- sealing ---- */
+
+/* What dead processes held is freed first: later nobody can. */
+static int check_no_writers(struct segment *segment)
+{
+    struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
+    int n;
+
+    reaper_look(segment, now_ms());
+    n = view_processes(segment, processes);
+    if (n > 0)
+        return la_fail(-EBUSY, "heap %s is attached for writing by %d processes, %d (%s) among them: they must leave first", segment->name, n,
+                       processes[0].pid, processes[0].command);
+    return n;
+}
+
+int answer_seal(struct call *call)
+{
+    struct segment *segment;
+    int r = call_get_segment(call, &segment);
+
+    if (r < 0 || segment->sealed)
+        return r;
+    if (!acl_is_owner(&segment->acl, &call->peer->id))
+        return la_fail(-EPERM, "heap %s belongs to user %u: ask him to seal it", segment->name, segment->acl.owner);
+    r = check_no_writers(segment);
+    if (r < 0)
+        return r;
+    view_close(segment);        /* we are one, too */
+    r = memfile_seal(&segment->file);
+    if (r < 0)
+        return la_fail(r, "heap %s stays open: %s", segment->name, la_last_error());
+    segment->sealed = true;
+    log_write(LOG_INFO, "heap %s is sealed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command,
+              call->peer->id.uid);
+    return 0;
 }
 
 /* ---- quotas ---- */

@@ -7,6 +7,7 @@
 struct call;
 
 int answer_acl(struct call *call);
+int answer_seal(struct call *call);
 int answer_quota(struct call *call);
 
 #endif

@@ -29,6 +29,7 @@ struct segment {
     int64_t created;            /* seconds since 1970 */
     struct memfile file;
     bool removed;
+    bool sealed;                /* nobody can write any more, nor can we */
     struct la_list holders;     /* struct holding.in_segment */
     /* The daemon's own attachment, see view.h. */
     struct la_heap *view;

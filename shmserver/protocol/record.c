@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 2, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
 
 _Static_assert(sizeof(struct shms_quota) == 8 * 6 + 4 * 6, "no padding: the struct is part of the protocol");

@@ -36,6 +36,7 @@ enum wire_type {
     WIRE_PROCESSES,     /* [NAME] [AFTER] -> PROCESS... [NEXT] */
     /* Since version 2: */
     WIRE_ACL,           /* NAME [OWNER] [GROUP] [MODE] */
+    WIRE_SEAL,          /* NAME */
     WIRE_QUOTA,         /* QUOTA: set it; or [AFTER] -> QUOTA... [NEXT] */
     WIRE_TYPES
 };

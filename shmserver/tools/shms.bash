@@ -30,8 +30,8 @@ _shms()
     elif [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --help --usage --version' -- "$current")
     elif [[ -z $command ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl quota' -- "$current")
-    elif [[ $command == @(info|rm|clients|fsck|acl) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl seal quota' -- "$current")
+    elif [[ $command == @(info|rm|clients|fsck|acl|seal) ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_shms_heaps "${place[@]}")" -- "$current")
     elif [[ $command == quota && $previous == quota ]]; then
         mapfile -t COMPREPLY < <(compgen -u -- "$current")

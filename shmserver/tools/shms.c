@@ -48,9 +48,10 @@ static int list_processes(const struct shms *shms, const char *name, void (*each
     return shms->embedded ? embedded_processes(name, each, user) : shms_processes(shms->client, name, each, user);
 }
 
+/* For looking only: a sealed heap, and one that may just be read, can be checked too. */
 static int attach_heap(const struct shms *shms, const char *name, struct la_heap **ret)
 {
-    return shms->embedded ? la_heap_attach(name, LA_HEAP_NO_RECOVER, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_NO_RECOVER, ret);
+    return shms->embedded ? la_heap_attach(name, LA_HEAP_READ_ONLY, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_READ_ONLY, ret);
 }
 
 static int leave_heap(const struct shms *shms, struct la_heap *heap)
@@ -121,6 +122,7 @@ static int command_info(const struct shms *shms)
     table_number(table, "group", "group", heap.group);
     table_mode(table, "mode", "mode", heap.mode);
     table_time(table, "created", "created", heap.created);
+    table_truth(table, "sealed", "sealed", heap.sealed);
     table_truth(table, "quarantined", "quarantined", heap.quarantined);
     table_end(table);
     return EXIT_SUCCESS;
@@ -188,6 +190,13 @@ static int command_clients(const struct shms *shms)
     return EXIT_SUCCESS;
 }
 
+static int command_seal(const struct shms *shms)
+{
+    if (shms_heap_seal(shms->client, shms->args[0]) < 0)
+        return shms_fail();
+    return shms->json ? command_info(shms) : EXIT_SUCCESS;
+}
+
 static void print_finding(void *user, const char *line)
 {
     (void)user;
@@ -243,6 +252,7 @@ static const struct command {
     { "clients", 0, 1, command_clients, false },
     { "fsck", 1, 1, command_fsck, false },
     { "acl", 1, 3, command_acl, true },
+    { "seal", 1, 1, command_seal, true },
     { "quota", 0, 5, command_quota, true },
 };
 
@@ -302,7 +312,7 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
                "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
     const struct command *command;

@@ -1,4 +1,4 @@
-/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers. */
+/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers, sealing. */
 #include "daemon.h"
 
 #include <stdatomic.h>
@@ -253,6 +253,59 @@ static void removed_heap_keeps_its_address_while_somebody_reads(void **state)
     shms_disconnect(client);
 }
 
+/* ---- sealing ---- */
+
+static void sealed_heap_is_read_by_all_and_written_by_nobody(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct la_heap *heap;
+    la_link *root;
+    char *text;
+    int kept;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    heap = open_or_fail(client, "album", 64 << 20);
+    assert_int_equal(la_heap_root(heap, "text", &root), 0);
+    text = la_heap_hold(heap, 100);
+    strcpy(text, "for ever");
+    assert_int_equal(la_publish(heap, root, NULL, text), 0);
+    assert_non_null(la_heap_hold(heap, 5000));      /* freed with our leaving */
+    assert_int_equal(shms_heap_seal(client, "album"), -EBUSY);
+    assert_non_null(strstr(la_last_error(), "attached for writing"));
+    /* The attempt has changed nothing. */
+    assert_non_null(la_heap_alloc(heap, 10));
+    /* Who keeps the descriptor has no use of it. */
+    kept = fcntl(heap_descriptor(), F_DUPFD_CLOEXEC, 0);
+    assert_true(kept >= 0);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+
+    assert_int_equal(shms_heap_seal(client, "none"), -ENOENT);
+    /* A kept descriptor is no mapping, so it does not stand in the way. */
+    assert_int_equal(shms_heap_seal(client, "album"), 0);
+    assert_int_equal(shms_heap_seal(client, "album"), 0);
+    assert_int_equal(write(kept, "x", 1), -1);
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, kept, 0), MAP_FAILED);
+    assert_int_equal(fallocate(kept, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), -1);
+    close(kept);
+
+    assert_int_equal(shms_heap_open(client, "album", 0, 0, &heap), -EROFS);
+    assert_non_null(strstr(la_last_error(), "LA_HEAP_READ_ONLY"));
+    assert_int_equal(shms_heap_info(client, "album", &info), 0);
+    assert_int_equal(info.sealed, 1);
+    assert_int_equal(info.processes, 0);
+    assert_int_equal(shms_heap_open(client, "album", 0, LA_HEAP_READ_ONLY, &heap), 0);
+    assert_int_equal(la_heap_root(heap, "text", &root), 0);
+    assert_string_equal(la_load(heap, root), "for ever");
+    assert_int_equal(la_heap_fsck(heap, NULL, NULL, NULL), 0);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    assert_int_equal(shms_heap_remove(client, "album"), 0);
+    assert_int_equal(shms_list(client, NULL, NULL), 0);
+    shms_disconnect(client);
+}
+
 #define without_daemon(test) cmocka_unit_test_setup_teardown(test, daemon_setup_stopped, daemon_teardown)
 
 int main(void)
@@ -261,6 +314,7 @@ int main(void)
         without_daemon(limits_of_a_user_are_set_at_run_time),
         without_daemon(reader_of_another_user_cannot_write),
         without_daemon(removed_heap_keeps_its_address_while_somebody_reads),
+        without_daemon(sealed_heap_is_read_by_all_and_written_by_nobody),
         without_daemon(who_asks_too_much_waits_and_the_others_do_not),
     };
 

@@ -20,7 +20,7 @@
 
 static void file_is_sealed_and_private(void **state)
 {
-    const int seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+    const int seals = F_SEAL_GROW | F_SEAL_SHRINK;
     struct memfile file;
     struct stat st;
 
@@ -97,6 +97,27 @@ static int group_teardown(void **state)
     return unlink(registry);
 }
 
+static void sealed_file_can_be_written_by_no_descriptor(void **state)
+{
+    struct memfile file;
+    void *p;
+    int fd;
+
+    (void)state;
+    assert_int_equal(memfile_create("name", LA_HEAP_MIN_SIZE, &file), 0);
+    fd = memfile_reopen(&file, false);
+    p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(p != MAP_FAILED);
+    assert_int_equal(memfile_seal(&file), -EBUSY);
+    munmap(p, 4096);
+    assert_int_equal(memfile_seal(&file), 0);
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    assert_int_equal(pwrite(fd, "x", 1, 0), -1);
+    assert_int_equal(memfile_seal(&file), -EPERM);      /* no more seals either */
+    close(fd);
+    memfile_close(&file, false);
+}
+
 static void descriptor_for_reading_cannot_be_mapped_for_writing(void **state)
 {
     struct memfile file;
@@ -125,6 +146,7 @@ int main(void)
         cmocka_unit_test(file_is_sealed_and_private),
         cmocka_unit_test(two_heaps_have_two_addresses_and_one_that_is_kept_is_not_given_again),
         cmocka_unit_test(every_client_gets_a_description_of_its_own),
+        cmocka_unit_test(sealed_file_can_be_written_by_no_descriptor),
         cmocka_unit_test(descriptor_for_reading_cannot_be_mapped_for_writing),
         cmocka_unit_test(wrong_sizes_and_names_are_refused),
     };

@@ -59,7 +59,7 @@ LA_API struct shms_client *shms_disconnect(struct shms_client *client);
  * @ret:   set on success, untouched on failure; ended by shms_heap_close(), or by la_heap_detach()
  *
  * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
- * -EACCES (it is another user's, see shms_heap_set_acl()),
+ * -EACCES (it is another user's, see shms_heap_set_acl()), -EROFS (it is sealed, and not to be read only),
  * -EDQUOT (this user's share of heaps or bytes is used up), those of la_heap_attach(), -ENOTCONN (the daemon is
  * gone: connect again), -ECHILD, -ETIMEDOUT, ...
  */
@@ -101,6 +101,14 @@ LA_API int shms_heap_remove(struct shms_client *client, const char *name);
  */
 LA_API int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t owner, uint32_t group, uint32_t mode);
 
+/**
+ * shms_heap_seal() - nobody can write into the heap any more, for good; it can be attached to with LA_HEAP_READ_ONLY
+ *
+ * Return: 0 (also when it is sealed already), -ENOENT, -EPERM (not the owner), -EBUSY (processes are attached for writing: they
+ * must leave first), -EOPNOTSUPP (the daemon is too old).
+ */
+LA_API int shms_heap_seal(struct shms_client *client, const char *name);
+
 /* A heap as the daemon sees it; its own attachment is not counted. Fields are only ever appended. */
 struct shms_heap {
     uint64_t struct_size;       /* in: sizeof(struct shms_heap) of the caller */
@@ -118,6 +126,8 @@ struct shms_heap {
     char name[LA_HEAP_NAME_MAX + 1];
     uint32_t group;             /* group id, see shms_heap_set_acl(); 0 from a daemon of protocol version 1, as mode */
     uint32_t mode;
+    uint32_t sealed;            /* 1: see shms_heap_seal() */
+    uint32_t unused;
 };
 
 /** shms_heap_info() - look at one heap; set @ret->struct_size first. Return: 0, -ENOENT, -EINVAL, ... */
