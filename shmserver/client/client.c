@@ -191,6 +191,8 @@ struct list {
     /* The user's callback: one of the two, or none. */
     void (*each_heap)(void *user, const struct shms_heap *heap);
     void (*each_process)(void *user, const struct shms_process *process);
+    void (*each_event)(void *user, const struct shms_event *event);
+    uint64_t after;         /* where to begin */
     void (*each_quota)(void *user, const struct shms_quota *quota);
     void *user;
 };
@@ -212,6 +214,7 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
 {
     struct shms_process process;
     struct shms_quota quota;
+    struct shms_event event;
     struct shms_heap heap;
 
     if (list->type == WIRE_LIST && record_get_heap(tlv, &heap)) {
@@ -224,6 +227,11 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
             list->each_process(list->user, &process);
         return 1;
     }
+    if (list->type == WIRE_EVENTS && record_get_event(tlv, &event)) {
+        if (list->each_event)
+            list->each_event(list->user, &event);
+        return 1;
+    }
     if (list->type == WIRE_QUOTA && record_get_quota(tlv, &quota)) {
         if (list->each_quota)
             list->each_quota(list->user, &quota);
@@ -234,7 +242,7 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
 
 static int run_list(struct shms_client *client, const struct list *list)
 {
-    uint64_t after = 0, next;
+    uint64_t after = list->after, next;
     int count = 0;
 
     for (;;) {
@@ -285,4 +293,40 @@ int shms_quota_set(struct shms_client *client, const struct shms_quota *quota)
     wire_begin(&m, WIRE_QUOTA, 0, 0);
     wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, sizeof(*quota));
     return connection_ask(client, &m, NULL);
+}
+
+/* ---- looking after a daemon ---- */
+
+int shms_events(struct shms_client *client, uint64_t after, void (*each)(void *user, const struct shms_event *event), void *user)
+{
+    const struct list list = { .type = WIRE_EVENTS, .each_event = each, .after = after, .user = user };
+
+    return run_list(client, &list);
+}
+
+int shms_kick(struct shms_client *client, int32_t pid, bool kill)
+{
+    struct wire_message m;
+
+    wire_begin(&m, WIRE_KICK, 0, 0);
+    wire_put_u64(&m, TLV_PID, TLV_CRITICAL, (uint32_t)pid);
+    if (kill)
+        wire_put_u64(&m, TLV_KILL, TLV_CRITICAL, 1);
+    return connection_ask(client, &m, NULL);
+}
+
+int shms_gc(struct shms_client *client, uint64_t *recovered, uint64_t *freed)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_GC, 0, 0);
+    r = connection_ask(client, &m, NULL);
+    if (r < 0)
+        return r;
+    if (recovered && !wire_get_u64(&m, TLV_RECOVERED, recovered))
+        *recovered = 0;
+    if (freed && !wire_get_u64(&m, TLV_FREED, freed))
+        *freed = 0;
+    return 0;
 }

@@ -70,6 +70,14 @@ static int get_visible_segment(const struct call *call, struct segment **ret)
 
 /* ---- requests ---- */
 
+void call_tell(const struct call *call, enum shms_event_kind kind, const struct segment *segment)
+{
+    const struct identity *id = &call->peer->id;
+
+    if (call->registry->events)
+        events_add_deed(call->registry->events, kind, id, segment ? segment->name : NULL, segment ? segment->acl.owner : id->uid);
+}
+
 static int hello(struct call *call)
 {
     uint64_t min = 0, max = 0, version;
@@ -95,6 +103,8 @@ static int create_segment(const struct call *call, const char *name, struct segm
         return la_fail(-EINVAL, "the request says no size of the heap");
     wire_get_u64(call->request, TLV_KEY, &key);
     r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
+    if (r == 0)
+        call_tell(call, SHMS_EVENT_CREATED, *ret);
     if (r == 0)
         log_write(LOG_INFO, "heap %s of %lu bytes is made for process %d (%s, user %u)", name, (unsigned long)(*ret)->file.size,
                   call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
@@ -155,6 +165,7 @@ static int attach(struct call *call)
         close_fd(&call->fd);
         return r;
     }
+    call_tell(call, SHMS_EVENT_ATTACHED, segment);
     wire_put_u64(call->reply, TLV_ID, 0, segment->id);
     return 0;
 }
@@ -189,6 +200,7 @@ static int remove_heap(struct call *call)
         return la_fail(-EPERM, "heap %s belongs to user %u: ask him to remove it", segment->name, segment->acl.owner);
     log_write(LOG_INFO, "heap %s is removed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command,
               call->peer->id.uid);
+    call_tell(call, SHMS_EVENT_REMOVED, segment);
     registry_remove(segment);
     reaper_look(segment, now_ms());
     return 0;
@@ -359,6 +371,7 @@ static int (*const handlers[WIRE_TYPES])(struct call *call) = {
     [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
     [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
     [WIRE_ACL] = answer_acl, [WIRE_SEAL] = answer_seal, [WIRE_QUOTA] = answer_quota,
+    [WIRE_EVENTS] = answer_events, [WIRE_KICK] = answer_kick, [WIRE_GC] = answer_gc,
 };
 
 /* May a peer in this state send this at all? */
@@ -398,6 +411,8 @@ int answer_request(struct peer *peer, struct wire_message *m, int *fd)
     unknown = wire_unknown_critical(m);
     r = unknown ? la_fail(-EOPNOTSUPP, "this shmserver (%s) does not know field %u, which the request depends on", SERVER_VERSION, unknown)
                 : handlers[header->type](&call);
+    if (r == -EACCES || r == -EPERM || r == -EDQUOT)
+        call_tell(&call, SHMS_EVENT_REFUSED, NULL);
     if (r < 0)
         refuse(&reply, header, r);
     if (peer->version)

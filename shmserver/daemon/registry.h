@@ -15,6 +15,7 @@
 
 #include "base/list.h"
 #include "shmserver/daemon/acl.h"
+#include "shmserver/daemon/events.h"
 #include "shmserver/daemon/memfile.h"
 #include "shmserver/daemon/quota.h"
 
@@ -53,6 +54,7 @@ struct holding {
 struct registry {
     struct la_list segments;    /* by serial */
     struct quota *quota;
+    struct events *events;      /* NULL: nobody keeps them */
     unsigned count, max;
     uint64_t next_serial;
     uint64_t clock;

@@ -120,6 +120,7 @@ int server_init(struct server *server, const struct server_options *options)
     list_init(&server->peers);
     quota_init(&server->quota, &options->limits);
     registry_init(&server->registry, &server->quota, options->max_segments);
+    server->registry.events = &server->events;
     raise_descriptor_limit();
     r = loop_init(&server->loop);
     if (r == 0)

@@ -29,6 +29,7 @@ struct server {
     int reserve;                    /* a descriptor to give up when there are no others, see server.c */
     struct registry registry;
     struct quota quota;
+    struct events events;
     struct access access;
     struct la_list peers;           /* struct peer.node, by serial */
     unsigned peer_count, max_peers;

@@ -38,6 +38,9 @@ enum wire_type {
     WIRE_ACL,           /* NAME [OWNER] [GROUP] [MODE] */
     WIRE_SEAL,          /* NAME */
     WIRE_QUOTA,         /* QUOTA: set it; or [AFTER] -> QUOTA... [NEXT] */
+    WIRE_EVENTS,        /* [AFTER] -> EVENT... [NEXT] */
+    WIRE_KICK,          /* PID [KILL] */
+    WIRE_GC,            /* -> RECOVERED FREED */
     WIRE_TYPES
 };
 
@@ -61,6 +64,11 @@ enum wire_tlv_type {
     TLV_MODE,
     TLV_QUOTA,          /* struct shms_quota */
     TLV_READ_ONLY,      /* ATTACH: a descriptor for reading only */
+    TLV_EVENT,          /* struct shms_event */
+    TLV_PID,
+    TLV_KILL,           /* KICK: end the process, not only its connections */
+    TLV_RECOVERED,      /* processes */
+    TLV_FREED,          /* heaps */
     TLV_TYPES
 };
 

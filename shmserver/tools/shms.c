@@ -22,7 +22,7 @@ const char *argp_program_version = "shms (liballoc) " SHMS_VERSION;
 
 /* ---- both places ---- */
 
-static int list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user)
+int shms_list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user)
 {
     return shms->embedded ? embedded_list(each, user) : shms_list(shms->client, each, user);
 }
@@ -48,13 +48,12 @@ static int list_processes(const struct shms *shms, const char *name, void (*each
     return shms->embedded ? embedded_processes(name, each, user) : shms_processes(shms->client, name, each, user);
 }
 
-/* For looking only: a sealed heap, and one that may just be read, can be checked too. */
-static int attach_heap(const struct shms *shms, const char *name, struct la_heap **ret)
+int shms_attach(const struct shms *shms, const char *name, struct la_heap **ret)
 {
     return shms->embedded ? la_heap_attach(name, LA_HEAP_READ_ONLY, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_READ_ONLY, ret);
 }
 
-static int leave_heap(const struct shms *shms, struct la_heap *heap)
+int shms_leave(const struct shms *shms, struct la_heap *heap)
 {
     return shms->embedded ? la_heap_detach(heap) : shms_heap_close(shms->client, heap);
 }
@@ -86,7 +85,7 @@ static void add_heap(void *user, const struct shms_heap *heap)
 static int command_ls(const struct shms *shms)
 {
     struct table *table = table_begin(TABLE_ROWS, shms->json);
-    int r = list_heaps(shms, add_heap, table);
+    int r = shms_list_heaps(shms, add_heap, table);
 
     if (r < 0)
         return shms_fail();
@@ -197,6 +196,34 @@ static int command_seal(const struct shms *shms)
     return shms->json ? command_info(shms) : EXIT_SUCCESS;
 }
 
+static int command_kick(const struct shms *shms)
+{
+    char *end;
+    long pid = strtol(shms->args[0], &end, 10);
+
+    if (*end || pid <= 0 || pid > INT32_MAX) {
+        fprintf(stderr, "shms: \"%s\" is no number of a process\n", shms->args[0]);
+        return EXIT_USAGE;
+    }
+    return shms_kick(shms->client, (int32_t)pid, shms->kill) < 0 ? shms_fail() : EXIT_SUCCESS;
+}
+
+static int command_gc(const struct shms *shms)
+{
+    uint64_t recovered = 0, freed = 0;
+    struct table *table;
+    int r = shms->embedded ? embedded_gc(&recovered) : shms_gc(shms->client, &recovered, &freed);
+
+    if (r < 0)
+        return shms_fail();
+    table = table_begin(TABLE_FIELDS, shms->json);
+    table_row(table);
+    table_number(table, "recovered_processes", "recovered processes", recovered);
+    table_number(table, "freed_heaps", "freed heaps", freed);
+    table_end(table);
+    return EXIT_SUCCESS;
+}
+
 static void print_finding(void *user, const char *line)
 {
     (void)user;
@@ -212,10 +239,10 @@ static int command_fsck(const struct shms *shms)
     struct table *table;
     int errors;
 
-    if (attach_heap(shms, shms->args[0], &heap) < 0)
+    if (shms_attach(shms, shms->args[0], &heap) < 0)
         return shms_fail();
     errors = la_heap_fsck(heap, print_finding, NULL, &fsck);
-    leave_heap(shms, heap);
+    shms_leave(shms, heap);
     if (errors < 0)
         return shms_fail();
     table = table_begin(TABLE_FIELDS, shms->json);
@@ -253,6 +280,12 @@ static const struct command {
     { "fsck", 1, 1, command_fsck, false },
     { "acl", 1, 3, command_acl, true },
     { "seal", 1, 1, command_seal, true },
+    { "roots", 1, 1, command_roots, false },
+    { "who", 1, 1, command_who, false },
+    { "kick", 1, 1, command_kick, true },
+    { "gc", 0, 0, command_gc, false },
+    { "obituary", 0, 1, command_obituary, true },
+    { "watch", 0, 1, command_watch, true },
     { "quota", 0, 5, command_quota, true },
 };
 
@@ -263,6 +296,7 @@ static const struct argp_option argp_options[] = {
                                 "/run/shmserver/shmserver.sock", 0 },
     { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm)", 0 },
     { "json", 'j', NULL, 0, "Print JSON", 0 },
+    { "kill", 'k', NULL, 0, "With kick: end the process, not only its connections", 0 },
     { 0 },
 };
 
@@ -279,6 +313,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case 'j':
         shms->json = true;
+        break;
+    case 'k':
+        shms->kill = true;
         break;
     case ARGP_KEY_ARGS:
         shms->args = state->argv + state->next;
@@ -312,7 +349,7 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
                "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
     const struct command *command;

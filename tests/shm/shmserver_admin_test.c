@@ -1,4 +1,4 @@
-/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers, sealing. */
+/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers, sealing, kicking, events. */
 #include "daemon.h"
 
 #include <stdatomic.h>
@@ -306,6 +306,200 @@ static void sealed_heap_is_read_by_all_and_written_by_nobody(void **state)
     shms_disconnect(client);
 }
 
+/* ---- kicking, collecting, events ---- */
+
+struct seen {
+    int count[SHMS_EVENT_KICKED + 1];
+    struct shms_event died;
+    uint64_t last;
+    bool in_order;
+};
+
+static void see_event(void *user, const struct shms_event *event)
+{
+    struct seen *seen = user;
+
+    assert_in_range(event->kind, 1, SHMS_EVENT_KICKED);
+    seen->count[event->kind]++;
+    seen->in_order = event->serial > seen->last;
+    seen->last = event->serial;
+    if (event->kind == SHMS_EVENT_DIED)
+        seen->died = *event;
+}
+
+static void stop_then_ask(int said, void *arg)
+{
+    struct shms_client *client = connect_or_fail();
+
+    (void)arg;
+    child_say(said);
+    kill(getpid(), SIGSTOP);
+    _exit(shms_list(client, NULL, NULL) == -ENOTCONN ? 0 : 1);
+}
+
+static void hold_and_stay(int said, void *arg)
+{
+    struct la_heap *heap = open_or_fail(connect_or_fail(), arg, 64 << 20);
+
+    for (int i = 0; i < 10; i++)
+        if (!la_heap_hold(heap, 1000))
+            _exit(1);
+    child_say(said);
+    child_stay();
+}
+
+static void kicked_process_loses_its_connection_or_its_life(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct child victim;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    assert_int_equal(shms_kick(client, 1, false), -ESRCH);
+    assert_int_equal(shms_kick(client, 0, false), -EINVAL);
+    assert_int_equal(shms_kick(client, getpid(), true), -EINVAL);
+
+    victim = child_start(stop_then_ask, NULL);
+    assert_int_equal(waitpid(victim.pid, NULL, WUNTRACED), victim.pid);
+    assert_int_equal(shms_kick(client, victim.pid, false), 0);
+    assert_int_equal(child_end(&victim, SIGCONT), 0);
+
+    victim = child_start(hold_and_stay, "kicked");
+    assert_int_equal(shms_kick(client, victim.pid, true), 0);
+    assert_int_equal(child_end(&victim, 0), -SIGKILL);
+    assert_int_equal(shms_list(client, NULL, NULL), 1);
+    shms_disconnect(client);
+}
+
+static int others_are_out_of_reach(const struct daemon *d)
+{
+    struct shms_client *client = connect_or_fail();
+    struct seen seen = { .in_order = true };
+
+    (void)d;
+    if (shms_kick(client, getppid(), true) != -EPERM || shms_gc(client, NULL, NULL) != -EPERM)
+        return 1;
+    /* Of what happens he is told his own part only: two refusals. */
+    return shms_events(client, 0, see_event, &seen) == 2 && seen.count[SHMS_EVENT_REFUSED] == 2 ? 0 : 2;
+}
+
+static void who_looks_after_it_must_have_the_right(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+
+    if (geteuid() != 0)
+        skip();
+    client = start_for_nobody(d);
+    assert_int_equal(shms_heap_create(client, "roots", 64 << 20), 0);
+    assert_int_equal(as_nobody(others_are_out_of_reach, d), 0);
+    shms_disconnect(client);
+}
+
+static void obituary_says_who_died_and_what_it_held(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct seen seen = { .in_order = true };
+    struct child victim;
+    uint64_t recovered = 99, freed = 99;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    victim = child_start(hold_and_stay, "mourned");
+    assert_int_equal(child_end(&victim, SIGKILL), -SIGKILL);
+    /* It is gone with its mapping: whoever looks now finds it, if the daemon has not by itself. */
+    assert_int_equal(shms_gc(client, &recovered, &freed), 0);
+    assert_true(recovered <= 1);
+    assert_int_equal(freed, 0);
+    assert_int_equal(shms_heap_info(client, "mourned", &info), 0);
+    assert_int_equal(info.recovered_processes, 1);
+    assert_int_equal(shms_heap_remove(client, "mourned"), 0);
+
+    assert_int_equal(shms_events(client, 0, see_event, &seen), 4);
+    assert_true(seen.in_order);
+    assert_int_equal(seen.count[SHMS_EVENT_CREATED], 1);
+    assert_int_equal(seen.count[SHMS_EVENT_ATTACHED], 1);
+    assert_int_equal(seen.count[SHMS_EVENT_REMOVED], 1);
+    assert_int_equal(seen.died.pid, victim.pid);
+    assert_int_equal(seen.died.blocks, 10);
+    assert_true(seen.died.bytes >= 10000);
+    assert_string_equal(seen.died.heap, "mourned");
+    assert_int_equal(shms_events(client, seen.last, see_event, &seen), 0);
+    assert_int_equal(shms_events(client, seen.last - 1, see_event, &seen), 1);
+    shms_disconnect(client);
+}
+
+static void long_history_is_told_whole(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct seen seen = { .in_order = true };
+
+    daemon_start(d);
+    client = connect_or_fail();
+    /* More than a message holds. */
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(shms_heap_create(client, "many", LA_HEAP_MIN_SIZE) + shms_heap_remove(client, "many"), 0);
+    assert_int_equal(shms_events(client, 0, see_event, &seen), 200);
+    assert_true(seen.in_order);
+    assert_int_equal(seen.count[SHMS_EVENT_REMOVED], 100);
+    shms_disconnect(client);
+}
+
+/* ---- the tool, on a heap with something in it ---- */
+
+static bool tool_says(const char *arguments, const char *expected)
+{
+    char command[256], text[4096];
+    FILE *output;
+    size_t n;
+
+    snprintf(command, sizeof(command), "%s %s 2>&1", getenv("SHMS"), arguments);
+    output = popen(command, "r");
+    assert_non_null(output);
+    n = fread(text, 1, sizeof(text) - 1, output);
+    text[n] = '\0';
+    pclose(output);
+    if (!strstr(text, expected))
+        print_error("shms %s: no \"%s\" in: %s\n", arguments, expected, text);
+    return strstr(text, expected) != NULL;
+}
+
+static void tool_names_roots_and_the_block_around_an_address(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    char arguments[64], expected[64];
+    struct la_heap *heap;
+    la_link *root;
+    char *kept, *held;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    heap = open_or_fail(client, "inside", 64 << 20);
+    kept = la_heap_hold(heap, 100);
+    held = la_heap_hold(heap, 100);
+    assert_int_equal(la_heap_root(heap, "first", &root), 0);
+    assert_int_equal(la_publish(heap, root, NULL, kept), 0);
+    snprintf(expected, sizeof(expected), "0x%lx", (unsigned long)kept);
+    assert_true(tool_says("roots inside", expected));
+    assert_true(tool_says("--json roots inside", "\"name\": \"first\""));
+    snprintf(arguments, sizeof(arguments), "who %p", (void *)(kept + 9));
+    assert_true(tool_says(arguments, expected));
+    assert_true(tool_says(arguments, "kept by the heap"));
+    snprintf(arguments, sizeof(arguments), "--json who %lu", (unsigned long)(uintptr_t)held);
+    assert_true(tool_says(arguments, "held by a process"));
+    la_free(held);
+    assert_true(tool_says(arguments, "\"free\""));
+    assert_true(tool_says("who 0x1000", "in no heap"));
+    assert_true(tool_says("who nowhere", "no address"));
+    shms_heap_close(client, heap);
+    shms_disconnect(client);
+}
+
 #define without_daemon(test) cmocka_unit_test_setup_teardown(test, daemon_setup_stopped, daemon_teardown)
 
 int main(void)
@@ -315,6 +509,11 @@ int main(void)
         without_daemon(reader_of_another_user_cannot_write),
         without_daemon(removed_heap_keeps_its_address_while_somebody_reads),
         without_daemon(sealed_heap_is_read_by_all_and_written_by_nobody),
+        without_daemon(kicked_process_loses_its_connection_or_its_life),
+        without_daemon(who_looks_after_it_must_have_the_right),
+        without_daemon(obituary_says_who_died_and_what_it_held),
+        without_daemon(long_history_is_told_whole),
+        without_daemon(tool_names_roots_and_the_block_around_an_address),
         without_daemon(who_asks_too_much_waits_and_the_others_do_not),
     };
 

@@ -188,5 +188,61 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
  */
 LA_API int shms_quota_set(struct shms_client *client, const struct shms_quota *quota);
 
+enum shms_event_kind {
+    SHMS_EVENT_CREATED = 1,     /* a heap; pid, uid, command: who did it, as for the next ones */
+    SHMS_EVENT_REMOVED = 2,
+    SHMS_EVENT_SEALED = 3,
+    SHMS_EVENT_ACL = 4,         /* who may use it has changed */
+    SHMS_EVENT_ATTACHED = 5,
+    SHMS_EVENT_REFUSED = 6,     /* a request, for want of rights or for a limit */
+    SHMS_EVENT_DIED = 7,        /* a process that was attached: its obituary; pid as it saw itself, uid unknown */
+    SHMS_EVENT_KICKED = 8,      /* a process */
+};
+
+/* Something that happened. Fields are only ever appended. */
+struct shms_event {
+    uint64_t struct_size;
+    uint64_t serial;            /* grows by 1; a gap: events that are gone, or not for this user */
+    int64_t time;               /* seconds since 1970 */
+    uint64_t blocks, bytes;     /* DIED: held by it, and freed */
+    uint32_t kind;              /* enum shms_event_kind; others may be added */
+    int32_t pid;
+    uint32_t uid;               /* UINT32_MAX: unknown */
+    uint32_t published, undone; /* DIED: steps of it that were finished, undone */
+    uint32_t unused;
+    char command[16];
+    char heap[LA_HEAP_NAME_MAX + 1];    /* "": about none */
+};
+
+/**
+ * shms_events() - call @each for every event after @after that the daemon still knows (the last 1,024), oldest first
+ * @after: serial of the last event that is known; 0: from the oldest
+ *
+ * Root and the daemon's user are told everything, others what concerns them or their heaps.
+ *
+ * Return: number of events, or a negative errno.
+ */
+LA_API int shms_events(struct shms_client *client, uint64_t after, void (*each)(void *user, const struct shms_event *event), void *user);
+
+/**
+ * shms_kick() - end the connections of a process
+ * @pid:  as the daemon sees it
+ * @kill: end the process as well, by SIGKILL. Else it stays attached: memory that is mapped cannot be called back
+ *
+ * Return: 0, -ESRCH (it has no connection), -EPERM (of another user: only root and the daemon's user may; or the daemon may not kill it),
+ * -EINVAL (it is this process), -EOPNOTSUPP (the daemon is too old).
+ */
+LA_API int shms_kick(struct shms_client *client, int32_t pid, bool kill);
+
+/**
+ * shms_gc() - look for dead processes in all heaps now, and free removed heaps that nobody uses
+ * @recovered: set to the number of processes, @freed: of heaps; both may be NULL
+ *
+ * The daemon does so by itself when a connection ends; this is for who does not want to wait, and for processes that had none.
+ *
+ * Return: 0, -EPERM (only root and the daemon's user may), ...
+ */
+LA_API int shms_gc(struct shms_client *client, uint64_t *recovered, uint64_t *freed);
+
 LA_END_DECLS
 #endif
