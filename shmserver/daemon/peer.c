@@ -18,6 +18,7 @@
 static void drop(struct peer *peer, const char *why)
 {
     log_write(LOG_WARNING, "process %d (%s, user %u) is dropped: %s", peer->id.pid, peer->id.command, peer->id.uid, why);
+    peer->server->drops++;
     peer_destroy(peer);
 }
 
@@ -45,6 +46,7 @@ static void serve(struct peer *peer, struct wire_message *m)
         drop(peer, la_last_error());
         return;
     }
+    peer->server->requests++;
     r = fdpass_send(peer->socket.fd, m, fd);
     close_fd(&fd);
     if (r == -EPIPE || r == -ECONNRESET)

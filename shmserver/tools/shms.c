@@ -208,6 +208,17 @@ static int command_kick(const struct shms *shms)
     return shms_kick(shms->client, (int32_t)pid, shms->kill) < 0 ? shms_fail() : EXIT_SUCCESS;
 }
 
+static void print_text(void *user, const char *text, size_t size)
+{
+    (void)user;
+    fwrite(text, 1, size, stdout);
+}
+
+static int command_metrics(const struct shms *shms)
+{
+    return shms_metrics(shms->socket, print_text, NULL) < 0 ? shms_fail() : EXIT_SUCCESS;
+}
+
 static int command_gc(const struct shms *shms)
 {
     uint64_t recovered = 0, freed = 0;
@@ -285,6 +296,7 @@ static const struct command {
     { "kick", 1, 1, command_kick, true },
     { "gc", 0, 0, command_gc, false },
     { "obituary", 0, 1, command_obituary, true },
+    { "metrics", 0, 0, command_metrics, true },
     { "watch", 0, 1, command_watch, true },
     { "quota", 0, 5, command_quota, true },
 };
@@ -349,7 +361,7 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nmetrics\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
                "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
     const struct command *command;

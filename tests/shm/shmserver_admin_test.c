@@ -1,7 +1,8 @@
-/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers, sealing, kicking, events. */
+/* shmserver_admin_test.c - looking after a daemon: quotas per user, readers, sealing, kicking, events, metrics. */
 #include "daemon.h"
 
 #include <stdatomic.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 enum { NOBODY = 65534 };
@@ -449,6 +450,127 @@ static void long_history_is_told_whole(void **state)
     shms_disconnect(client);
 }
 
+/* ---- metrics ---- */
+
+struct text {
+    size_t size;
+    char bytes[1 << 20];
+};
+
+static void collect(void *user, const char *text, size_t size)
+{
+    struct text *all = user;
+
+    assert_true(all->size + size < sizeof(all->bytes));
+    memcpy(all->bytes + all->size, text, size);
+    all->size += size;
+    all->bytes[all->size] = '\0';
+}
+
+static bool is_whole(const struct text *text)
+{
+    static const char end[] = "\n# EOF\n";
+
+    return text->size > sizeof(end) && strcmp(text->bytes + text->size - strlen(end), end) == 0 &&
+           strncmp(text->bytes, "# TYPE shmserver info\n", 22) == 0;
+}
+
+static int metrics_connect(const struct daemon *d)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s.metrics", d->socket);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static void metrics_tell_heaps_and_users(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct la_heap *heap;
+    struct text *text = calloc(1, sizeof(*text));
+    char line[128];
+
+    daemon_start(d);
+    client = connect_or_fail();
+    heap = open_or_fail(client, "measured", 64 << 20);
+    assert_int_equal(shms_heap_open(client, "measured", 0, SHMS_CREATE_ONLY, &heap), -EINVAL);
+    assert_int_equal(shms_metrics(NULL, collect, text), 0);
+    assert_true(is_whole(text));
+    snprintf(line, sizeof(line), "\nshmserver_heap_size_bytes{heap=\"measured\",owner=\"%u\"} %u\n", geteuid(), 64u << 20);
+    assert_non_null(strstr(text->bytes, line));
+    snprintf(line, sizeof(line), "\nshmserver_heap_processes{heap=\"measured\",owner=\"%u\"} 1\n", geteuid());
+    assert_non_null(strstr(text->bytes, line));
+    snprintf(line, sizeof(line), "\nshmserver_user_heap_bytes{uid=\"%u\"} %u\n", geteuid(), 64u << 20);
+    assert_non_null(strstr(text->bytes, line));
+    assert_non_null(strstr(text->bytes, "\nshmserver_connections 1\n"));
+    assert_int_equal(shms_metrics("/nowhere/at/all", collect, text), -ECONNREFUSED);
+    free(text);
+    shms_heap_close(client, heap);
+    shms_disconnect(client);
+}
+
+static void slow_reader_of_metrics_is_in_nobodys_way(void **state)
+{
+    struct daemon *d = *state;
+    struct text *text = calloc(1, sizeof(*text));
+    struct shms_client *client;
+    char part[1000];
+    ssize_t n;
+    int slow, waiting;
+
+    assert_true(daemon_try_start(d, "--max-heaps", "256"));
+    client = connect_or_fail();
+    for (int i = 0; i < 256; i++) {
+        char name[LA_HEAP_NAME_MAX + 1];
+
+        snprintf(name, sizeof(name), "%060d", i);
+        assert_int_equal(shms_heap_create(client, name, LA_HEAP_MIN_SIZE), 0);
+    }
+    slow = metrics_connect(d);
+    /* What it says is not read. */
+    assert_int_equal(send(slow, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);
+    assert_int_equal(shms_metrics(NULL, collect, text), 0);
+    assert_true(is_whole(text));
+    /* More than a socket takes at once. */
+    assert_int_equal(ioctl(slow, FIONREAD, &waiting), 0);
+    assert_true(waiting > 0 && (size_t)waiting < text->size);
+    assert_int_equal(shms_list(client, NULL, NULL), 256);
+    text->size = 0;
+    while ((n = recv(slow, part, sizeof(part), 0)) > 0)
+        collect(text, part, (size_t)n);
+    assert_true(is_whole(text));
+    close(slow);
+    free(text);
+    shms_disconnect(client);
+}
+
+static int metrics_are_refused(const struct daemon *d)
+{
+    static struct text text;
+
+    (void)d;
+    return shms_metrics(NULL, collect, &text) == -EACCES && text.size == 0 ? 0 : 1;
+}
+
+static void metrics_are_not_for_everybody(void **state)
+{
+    struct daemon *d = *state;
+    char path[128];
+
+    if (geteuid() != 0)
+        skip();
+    daemon_start(d);
+    assert_int_equal(chmod(d->folder, 0755), 0);
+    assert_int_equal(as_nobody(metrics_are_refused, d), 0);
+    /* Also if somebody widens the rights of the socket. */
+    snprintf(path, sizeof(path), "%s.metrics", d->socket);
+    assert_int_equal(chmod(path, 0666), 0);
+    assert_int_equal(as_nobody(metrics_are_refused, d), 0);
+}
+
 /* ---- the tool, on a heap with something in it ---- */
 
 static bool tool_says(const char *arguments, const char *expected)
@@ -513,6 +635,9 @@ int main(void)
         without_daemon(who_looks_after_it_must_have_the_right),
         without_daemon(obituary_says_who_died_and_what_it_held),
         without_daemon(long_history_is_told_whole),
+        without_daemon(metrics_tell_heaps_and_users),
+        without_daemon(slow_reader_of_metrics_is_in_nobodys_way),
+        without_daemon(metrics_are_not_for_everybody),
         without_daemon(tool_names_roots_and_the_block_around_an_address),
         without_daemon(who_asks_too_much_waits_and_the_others_do_not),
     };

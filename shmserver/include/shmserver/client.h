@@ -188,6 +188,15 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
  */
 LA_API int shms_quota_set(struct shms_client *client, const struct shms_quota *quota);
 
+/**
+ * shms_metrics() - what a monitor wants to know, as OpenMetrics text
+ * @path: socket of the daemon, as for shms_connect(); the metrics' one is beside it, with ".metrics" at its end
+ * @each: called with one part after the other; the last ends with "# EOF"
+ *
+ * Return: 0, -ECONNREFUSED (no daemon), -EACCES, ...
+ */
+LA_API int shms_metrics(const char *path, void (*each)(void *user, const char *text, size_t size), void *user);
+
 enum shms_event_kind {
     SHMS_EVENT_CREATED = 1,     /* a heap; pid, uid, command: who did it, as for the next ones */
     SHMS_EVENT_REMOVED = 2,
