@@ -277,28 +277,32 @@ static int command_fsck(const struct shms *shms)
     return errors ? EXIT_FINDINGS : EXIT_SUCCESS;
 }
 
+/* Of a daemon: it is connected to before; EITHER: unless --embedded is given. */
+enum needs { EITHER, DAEMON, NOTHING };
+
 static const struct command {
     const char *name;
     int min_args, max_args;
     int (*run)(const struct shms *shms);
-    bool needs_daemon;
+    enum needs needs;
 } commands[] = {
-    { "ls", 0, 0, command_ls, false },
-    { "info", 1, 1, command_info, false },
-    { "create", 2, 2, command_create, false },
-    { "rm", 1, 1 << 16, command_rm, false },
-    { "clients", 0, 1, command_clients, false },
-    { "fsck", 1, 1, command_fsck, false },
-    { "acl", 1, 3, command_acl, true },
-    { "seal", 1, 1, command_seal, true },
-    { "roots", 1, 1, command_roots, false },
-    { "who", 1, 1, command_who, false },
-    { "kick", 1, 1, command_kick, true },
-    { "gc", 0, 0, command_gc, false },
-    { "obituary", 0, 1, command_obituary, true },
-    { "metrics", 0, 0, command_metrics, true },
-    { "watch", 0, 1, command_watch, true },
-    { "quota", 0, 5, command_quota, true },
+    { "ls", 0, 0, command_ls, EITHER },
+    { "info", 1, 1, command_info, EITHER },
+    { "create", 2, 2, command_create, EITHER },
+    { "rm", 1, 1 << 16, command_rm, EITHER },
+    { "clients", 0, 1, command_clients, EITHER },
+    { "fsck", 1, 1, command_fsck, EITHER },
+    { "acl", 1, 3, command_acl, DAEMON },
+    { "seal", 1, 1, command_seal, DAEMON },
+    { "roots", 1, 1, command_roots, EITHER },
+    { "who", 1, 1, command_who, EITHER },
+    { "kick", 1, 1, command_kick, DAEMON },
+    { "gc", 0, 0, command_gc, EITHER },
+    { "obituary", 0, 1, command_obituary, DAEMON },
+    { "metrics", 0, 0, command_metrics, DAEMON },
+    { "watch", 0, 1, command_watch, DAEMON },
+    { "quota", 0, 5, command_quota, DAEMON },
+    { "doctor", 0, 0, command_doctor, NOTHING },
 };
 
 /* ---- the command line ---- */
@@ -361,9 +365,9 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nmetrics\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nmetrics\ndoctor\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
-               "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
+               "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck or doctor found errors." };
     const struct command *command;
     struct shms shms = { 0 };
     int status;
@@ -375,11 +379,11 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     shms.args++;
     shms.arg_count--;
-    if (command->needs_daemon && shms.embedded) {
+    if (command->needs == DAEMON && shms.embedded) {
         fprintf(stderr, "shms: %s is for heaps of a daemon, not for --embedded ones\n", command->name);
         return EXIT_USAGE;
     }
-    if (!shms.embedded && shms_connect(shms.socket, &shms.client) < 0) {
+    if (command->needs != NOTHING && !shms.embedded && shms_connect(shms.socket, &shms.client) < 0) {
         shms_fail();
         return la_last_error_code() == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_REFUSED;
     }

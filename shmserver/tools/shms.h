@@ -29,6 +29,7 @@ int shms_attach(const struct shms *shms, const char *name, struct la_heap **ret)
 int shms_leave(const struct shms *shms, struct la_heap *heap);
 
 /* Each command: its exit status. */
+int command_doctor(const struct shms *shms);
 int command_obituary(const struct shms *shms);
 int command_roots(const struct shms *shms);
 int command_watch(const struct shms *shms);
