@@ -185,6 +185,8 @@ int la_heap_recover(struct la_heap *heap, void (*each)(void *user, const struct 
 {
     int found = 0;
 
+    if (heap_is_read_only(heap))
+        return -EROFS;
     /* Threads of one process share the description that locks the bytes: they take turns. */
     lock_take(&heap->recovering);
     for (unsigned i = 0; i < LA_HEAP_MAX_PROCESSES; i++) {

@@ -173,7 +173,9 @@ bool shared_free(void *block)
 
     if (!heap)
         return false;
-    if (!block_find(heap, block, &ref))
+    if (heap->flags & LA_HEAP_READ_ONLY)
+        misuse_report(block, "is in heap %s, which is attached for reading only", heap->header->name);
+    else if (!block_find(heap, block, &ref))
         misuse_report(block, "is in no live block of heap %s", heap->header->name);
     else if (ref.start != block)
         misuse_report(block, "is %zu bytes into a block of %zu bytes at %p in heap %s", (size_t)((char *)block - ref.start),

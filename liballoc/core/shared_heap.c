@@ -218,6 +218,14 @@ static int take_process_slot(struct la_heap *heap)
     return la_fail(-EUSERS, "heap %s: all %d process slots are in use", heap->header->name, LA_HEAP_MAX_PROCESSES);
 }
 
+static int take_place(struct la_heap *heap)
+{
+    if (!(heap->flags & LA_HEAP_READ_ONLY))
+        return take_process_slot(heap);
+    heap->process = READERS_SLOT;
+    return certificate_share(heap->fd, READERS_SLOT);
+}
+
 static int find_place(const struct stat *st, unsigned *ret)
 {
     *ret = MAX_HEAPS;
@@ -246,14 +254,16 @@ static void free_heap(struct la_heap *heap)
 
 static int map_heap(struct la_heap *heap, const struct heap_header *h)
 {
-    int r = la_mmap(h->address, h->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, heap->fd, 0);
+    bool reader = heap->flags & LA_HEAP_READ_ONLY;
+    int r = la_mmap(h->address, h->size, reader ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, heap->fd, 0);
 
     if (r < 0)
         return r;
     set_pointers(heap, h);
     madvise(heap->base, heap->size, MADV_DONTFORK);
     madvise(heap->base, heap->size, MADV_DONTDUMP);
-    if (!make_view(heap))
+    /* A reader has no lanes. */
+    if (!reader && !make_view(heap))
         return la_fail(-ENOMEM, "no address space for the view of heap %s", h->name);
     make_faces(heap);
     return 0;
@@ -281,7 +291,7 @@ static int attach_locked(int fd, unsigned flags, struct la_heap **ret)
                               .recovering = LOCK_INIT(RANK_HEAP) };
     r = map_heap(heap, &h);
     if (r == 0)
-        r = take_process_slot(heap);
+        r = take_place(heap);
     if (r < 0) {
         free_heap(heap);
         return r;
@@ -297,7 +307,7 @@ int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
 {
     int r;
 
-    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT)) {
+    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY)) {
         close(fd);
         return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
     }
@@ -322,8 +332,9 @@ struct la_heap *heap_around(const void *address)
         struct la_heap *heap = atomic_load_explicit(&heaps[i], memory_order_acquire);
 
         if (heap && (uintptr_t)address - (uintptr_t)heap->base < heap->size) {
-            /* From now on two loads find it. */
-            region_set(align_down((uintptr_t)address, SLICE_SIZE), 1, &heap->page);
+            /* From now on two loads find it. Not with a reader: free() must not take the short way to a store. */
+            if (!(heap->flags & LA_HEAP_READ_ONLY))
+                region_set(align_down((uintptr_t)address, SLICE_SIZE), 1, &heap->page);
             return heap;
         }
     }
@@ -342,8 +353,17 @@ bool heap_link_is_valid(const struct la_heap *heap, const void *link)
 
 void heap_quarantine(struct la_heap *heap, const char *what)
 {
-    atomic_store(&heap->header->quarantined, 1);
+    if (!(heap->flags & LA_HEAP_READ_ONLY))
+        atomic_store(&heap->header->quarantined, 1);
     la_fail(-EUCLEAN, "heap %s is quarantined: %s", heap->header->name, what);
+}
+
+bool heap_is_read_only(const struct la_heap *heap)
+{
+    if (!(heap->flags & LA_HEAP_READ_ONLY))
+        return false;
+    la_fail(-EROFS, "heap %s is attached for reading only: nothing can be changed in it here", heap->header->name);
+    return true;
 }
 
 struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy)
@@ -410,6 +430,8 @@ static NOINLINE struct lane *lend_lane(struct la_heap *heap)
 {
     struct lane *lane;
 
+    if (heap_is_read_only(heap))
+        return NULL;
     lock_take(&heap->lock);
     lane = idle_lane(heap);
     if (!lane) {
@@ -495,7 +517,8 @@ int la_heap_detach(struct la_heap *heap)
             return la_fail(-EBUSY, "heap %s is the default chain of a thread: put the previous one back first", heap->header->name);
     lock_take(&table_lock);
     /* The same as at our death; the certificate is still ours, so nobody else does it. */
-    heap_recover_process(heap, heap->process, &obituary);
+    if (!(heap->flags & LA_HEAP_READ_ONLY))
+        heap_recover_process(heap, heap->process, &obituary);
     forget(heap);
     free_heap(heap);
     lock_give(&table_lock);
@@ -609,6 +632,7 @@ int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
     info.recovered_processes = atomic_load(&h->recovered_processes);
     info.recovered_blocks = atomic_load(&h->recovered_blocks);
     info.recovered_bytes = atomic_load(&h->recovered_bytes);
+    info.readers = certificate_is_held(heap->fd, READERS_SLOT) > 0;
     info.quarantined = atomic_load(&h->quarantined) != 0;
     memset(ret, 0, size);
     memcpy(ret, &info, MIN(size, sizeof(info)));
@@ -627,6 +651,16 @@ static uint64_t root_hash(const char *name)
     return hash & ~3ull;
 }
 
+static int find_root(struct la_heap *heap, const char *name, la_link **ret)
+{
+    const char *found;
+
+    for (unsigned i = 0; la_heap_root_at(heap, i, &found, ret) == 0; i++)
+        if (strncmp(found, name, LA_HEAP_NAME_MAX + 1) == 0)
+            return 0;
+    return la_fail(-ENOENT, "heap %s has no root \"%s\", and is attached for reading only", heap->header->name, name);
+}
+
 /*
  * Everybody walks the table in the same order and claims the first free entry with the hash of the name, so two who name the same
  * root at once meet in one entry; either finishes what the other may have died in.
@@ -638,6 +672,8 @@ int la_heap_root(struct la_heap *heap, const char *name, la_link **ret)
 
     if (r < 0)
         return r;
+    if (heap->flags & LA_HEAP_READ_ONLY)
+        return find_root(heap, name, ret);
     hash = root_hash(name);
     for (unsigned i = 0; i < LA_HEAP_MAX_ROOTS; i++) {
         struct heap_root *root = &heap->roots[i];

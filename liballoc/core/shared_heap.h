@@ -52,6 +52,12 @@ struct la_heap {
     struct lane *lanes;
 };
 
+/* Of readers there is any number: they share one byte, behind those of the process slots. Their heap->process is this. */
+enum { READERS_SLOT = LA_HEAP_MAX_PROCESSES };
+
+/* Attached for reading only; reported, as -EROFS. */
+bool heap_is_read_only(const struct la_heap *heap);
+
 /* The heap around an address, attached in this process; NULL: none. */
 struct la_heap *heap_around(const void *address);
 

@@ -27,9 +27,9 @@ static int path_of(const char *name, char *path)
     return r;
 }
 
-static int open_existing(const char *name, const char *path)
+static int open_existing(const char *name, const char *path, int mode)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, mode | O_CLOEXEC | O_NOFOLLOW);
     struct stat st;
 
     if (fd < 0 && errno == ENOENT)
@@ -50,7 +50,7 @@ int la_heap_attach(const char *name, unsigned flags, struct la_heap **ret)
 
     if (r < 0)
         return r;
-    fd = open_existing(name, path);
+    fd = open_existing(name, path, flags & LA_HEAP_READ_ONLY ? O_RDONLY : O_RDWR);
     return fd < 0 ? fd : la_heap_attach_fd(fd, flags, ret);
 }
 
@@ -119,7 +119,7 @@ int la_heap_remove(const char *name)
     char path[PATH_SIZE];
     struct heap_header h = { 0 };
     int r = path_of(name, path);
-    CLEANUP(close_fd) int fd = r < 0 ? r : open_existing(name, path);
+    CLEANUP(close_fd) int fd = r < 0 ? r : open_existing(name, path, O_RDWR);
 
     if (fd < 0)
         return fd;

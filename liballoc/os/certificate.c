@@ -37,6 +37,14 @@ int certificate_hold(int fd, uint32_t slot)
     return r;
 }
 
+int certificate_share(int fd, uint32_t slot)
+{
+    struct flock lock = byte_of(slot, F_RDLCK);
+    int r = lock_byte(fd, F_OFD_SETLK, &lock);
+
+    return r < 0 && r != -EAGAIN ? la_fail(r, "certificate %u cannot be shared through descriptor %d (errno %d)", slot, fd, -r) : r;
+}
+
 int certificate_release(int fd, uint32_t slot)
 {
     struct flock lock = byte_of(slot, F_UNLCK);

@@ -31,6 +31,12 @@
  */
 int certificate_hold(int fd, uint32_t slot);
 
+/*
+ * Hold @slot together with others that do the same (@fd may be open for reading only); nobody has it for himself meanwhile, and
+ * certificate_is_held() says so to all who do not share it. Return: 0; -EAGAIN (one holds it for himself); or an errno.
+ */
+int certificate_share(int fd, uint32_t slot);
+
 /* Give @slot back, for all who share the description. Return: 0, also when it was not held, or a negative errno. */
 int certificate_release(int fd, uint32_t slot);
 

@@ -14,7 +14,7 @@
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
-enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT };
+enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY };
 
 /* Of the name the daemon judges; here only that it fits into a message. */
 static int put_name(struct wire_message *m, const char *name)
@@ -84,6 +84,8 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
         return la_fail(-EINVAL, "shms_heap_open() flags %#x are unknown", flags);
     if ((flags & SHMS_CREATE_ONLY) && size == 0)
         return la_fail(-EINVAL, "SHMS_CREATE_ONLY needs the size of the new heap");
+    if ((flags & LA_HEAP_READ_ONLY) && size > 0)
+        return la_fail(-EINVAL, "LA_HEAP_READ_ONLY is for a heap that exists: nobody could write what is to be read (size 0)");
     wire_begin(&m, WIRE_ATTACH, 0, 0);
     r = put_name(&m, name);
     if (r < 0)
@@ -94,6 +96,8 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
     }
     if (flags & SHMS_CREATE_ONLY)
         wire_put_u64(&m, TLV_EXCLUSIVE, TLV_CRITICAL, 1);
+    if (flags & LA_HEAP_READ_ONLY)
+        wire_put_u64(&m, TLV_READ_ONLY, TLV_CRITICAL, 1);
     r = connection_ask(client, &m, &fd);
     if (r == 0 && fd < 0)
         r = la_fail(-EPROTO, "shmserver answered without the heap's descriptor");
@@ -145,6 +149,16 @@ int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t own
     return connection_ask(client, &m, NULL);
 }
 
+int shms_heap_seal(struct shms_client *client, const char *name)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_SEAL, 0, 0);
+    r = put_name(&m, name);
+    return r < 0 ? r : connection_ask(client, &m, NULL);
+}
+
 int shms_heap_info(struct shms_client *client, const char *name, struct shms_heap *ret)
 {
     size_t size = ret ? ret->struct_size : 0;
@@ -177,6 +191,8 @@ struct list {
     /* The user's callback: one of the two, or none. */
     void (*each_heap)(void *user, const struct shms_heap *heap);
     void (*each_process)(void *user, const struct shms_process *process);
+    void (*each_event)(void *user, const struct shms_event *event);
+    uint64_t after;         /* where to begin */
     void (*each_quota)(void *user, const struct shms_quota *quota);
     void *user;
 };
@@ -198,6 +214,7 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
 {
     struct shms_process process;
     struct shms_quota quota;
+    struct shms_event event;
     struct shms_heap heap;
 
     if (list->type == WIRE_LIST && record_get_heap(tlv, &heap)) {
@@ -210,6 +227,11 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
             list->each_process(list->user, &process);
         return 1;
     }
+    if (list->type == WIRE_EVENTS && record_get_event(tlv, &event)) {
+        if (list->each_event)
+            list->each_event(list->user, &event);
+        return 1;
+    }
     if (list->type == WIRE_QUOTA && record_get_quota(tlv, &quota)) {
         if (list->each_quota)
             list->each_quota(list->user, &quota);
@@ -220,7 +242,7 @@ static int hand_out(const struct list *list, const struct wire_tlv *tlv)
 
 static int run_list(struct shms_client *client, const struct list *list)
 {
-    uint64_t after = 0, next;
+    uint64_t after = list->after, next;
     int count = 0;
 
     for (;;) {
@@ -271,4 +293,40 @@ int shms_quota_set(struct shms_client *client, const struct shms_quota *quota)
     wire_begin(&m, WIRE_QUOTA, 0, 0);
     wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, sizeof(*quota));
     return connection_ask(client, &m, NULL);
+}
+
+/* ---- looking after a daemon ---- */
+
+int shms_events(struct shms_client *client, uint64_t after, void (*each)(void *user, const struct shms_event *event), void *user)
+{
+    const struct list list = { .type = WIRE_EVENTS, .each_event = each, .after = after, .user = user };
+
+    return run_list(client, &list);
+}
+
+int shms_kick(struct shms_client *client, int32_t pid, bool kill)
+{
+    struct wire_message m;
+
+    wire_begin(&m, WIRE_KICK, 0, 0);
+    wire_put_u64(&m, TLV_PID, TLV_CRITICAL, (uint32_t)pid);
+    if (kill)
+        wire_put_u64(&m, TLV_KILL, TLV_CRITICAL, 1);
+    return connection_ask(client, &m, NULL);
+}
+
+int shms_gc(struct shms_client *client, uint64_t *recovered, uint64_t *freed)
+{
+    struct wire_message m;
+    int r;
+
+    wire_begin(&m, WIRE_GC, 0, 0);
+    r = connection_ask(client, &m, NULL);
+    if (r < 0)
+        return r;
+    if (recovered && !wire_get_u64(&m, TLV_RECOVERED, recovered))
+        *recovered = 0;
+    if (freed && !wire_get_u64(&m, TLV_FREED, freed))
+        *freed = 0;
+    return 0;
 }

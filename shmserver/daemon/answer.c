@@ -70,6 +70,14 @@ static int get_visible_segment(const struct call *call, struct segment **ret)
 
 /* ---- requests ---- */
 
+void call_tell(const struct call *call, enum shms_event_kind kind, const struct segment *segment)
+{
+    const struct identity *id = &call->peer->id;
+
+    if (call->registry->events)
+        events_add_deed(call->registry->events, kind, id, segment ? segment->name : NULL, segment ? segment->acl.owner : id->uid);
+}
+
 static int hello(struct call *call)
 {
     uint64_t min = 0, max = 0, version;
@@ -95,6 +103,8 @@ static int create_segment(const struct call *call, const char *name, struct segm
         return la_fail(-EINVAL, "the request says no size of the heap");
     wire_get_u64(call->request, TLV_KEY, &key);
     r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
+    if (r == 0)
+        call_tell(call, SHMS_EVENT_CREATED, *ret);
     if (r == 0)
         log_write(LOG_INFO, "heap %s of %lu bytes is made for process %d (%s, user %u)", name, (unsigned long)(*ret)->file.size,
                   call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
@@ -137,20 +147,25 @@ static int find_or_create(const struct call *call, struct segment **ret)
 static int attach(struct call *call)
 {
     struct segment *segment;
+    uint64_t read_only = 0;
     int r = find_or_create(call, &segment);
 
+    wire_get_u64(call->request, TLV_READ_ONLY, &read_only);
     if (r == 0)
-        r = call_check_right(call, segment, ACL_WRITE);
+        r = call_check_right(call, segment, read_only ? ACL_READ : ACL_WRITE);
+    if (r == 0 && segment->sealed && !read_only)
+        r = la_fail(-EROFS, "heap %s is sealed: nobody can write any more, attach to it with LA_HEAP_READ_ONLY", segment->name);
     if (r < 0)
         return r;
-    call->fd = memfile_reopen(&segment->file);
+    call->fd = memfile_reopen(&segment->file, read_only);
     if (call->fd < 0)
         return call->fd;
-    r = segment_hold(segment, call->peer, &call->peer->holdings);
+    r = segment_hold(segment, call->peer, &call->peer->holdings, read_only);
     if (r < 0) {
         close_fd(&call->fd);
         return r;
     }
+    call_tell(call, SHMS_EVENT_ATTACHED, segment);
     wire_put_u64(call->reply, TLV_ID, 0, segment->id);
     return 0;
 }
@@ -185,6 +200,7 @@ static int remove_heap(struct call *call)
         return la_fail(-EPERM, "heap %s belongs to user %u: ask him to remove it", segment->name, segment->acl.owner);
     log_write(LOG_INFO, "heap %s is removed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command,
               call->peer->id.uid);
+    call_tell(call, SHMS_EVENT_REMOVED, segment);
     registry_remove(segment);
     reaper_look(segment, now_ms());
     return 0;
@@ -287,15 +303,36 @@ static bool put_processes_of(struct call *call, struct segment *segment, uint64_
     return true;
 }
 
-static void put_idle_peers(struct call *call, uint64_t *cursor)
+/* A heap that the peer reads, if it has no other kind; NULL: it is in the table of one, or has none. */
+static const struct segment *read_by(const struct peer *peer)
+{
+    const struct segment *segment = NULL;
+
+    list_for_each(node, &peer->holdings) {
+        const struct holding *holding = list_entry(node, struct holding, in_peer);
+
+        if (!holding->read_only)
+            return NULL;
+        segment = holding->segment;
+    }
+    return segment;
+}
+
+/* Connections that are in no heap's table of processes. */
+static void put_other_peers(struct call *call, uint64_t *cursor)
 {
     list_for_each(node, &call->peer->server->peers) {
         const struct peer *peer = list_entry(node, struct peer, node);
         uint64_t at = CURSOR_PEERS | peer->serial;
         struct shms_process process = { .struct_size = sizeof(process), .pid = peer->id.pid, .uid = peer->id.uid, .state = SHMS_CONNECTED };
+        const struct segment *segment = read_by(peer);
 
-        if (peer == call->peer || !list_is_empty(&peer->holdings) || at <= *cursor)
+        if (peer == call->peer || (!segment && !list_is_empty(&peer->holdings)) || at <= *cursor)
             continue;
+        if (segment)
+            process.state = SHMS_READING;
+        if (segment && call_may(call, segment, ACL_READ))
+            memcpy(process.heap, segment->name, sizeof(process.heap));
         memcpy(process.command, peer->id.command, sizeof(process.command));
         if (!put_process(call, &process, cursor, at))
             return;
@@ -324,7 +361,7 @@ static int processes(struct call *call)
             if (call_may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
                 return 0;
     }
-    put_idle_peers(call, &cursor);
+    put_other_peers(call, &cursor);
     return 0;
 }
 
@@ -333,7 +370,8 @@ static int processes(struct call *call)
 static int (*const handlers[WIRE_TYPES])(struct call *call) = {
     [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
     [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
-    [WIRE_ACL] = answer_acl, [WIRE_QUOTA] = answer_quota,
+    [WIRE_ACL] = answer_acl, [WIRE_SEAL] = answer_seal, [WIRE_QUOTA] = answer_quota,
+    [WIRE_EVENTS] = answer_events, [WIRE_KICK] = answer_kick, [WIRE_GC] = answer_gc,
 };
 
 /* May a peer in this state send this at all? */
@@ -373,6 +411,8 @@ int answer_request(struct peer *peer, struct wire_message *m, int *fd)
     unknown = wire_unknown_critical(m);
     r = unknown ? la_fail(-EOPNOTSUPP, "this shmserver (%s) does not know field %u, which the request depends on", SERVER_VERSION, unknown)
                 : handlers[header->type](&call);
+    if (r == -EACCES || r == -EPERM || r == -EDQUOT)
+        call_tell(&call, SHMS_EVENT_REFUSED, NULL);
     if (r < 0)
         refuse(&reply, header, r);
     if (peer->version)

@@ -1,11 +1,16 @@
 #include "shmserver/daemon/answer_admin.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <liballoc/error.h>
 
 #include "base/error.h"
 #include "shmserver/daemon/call.h"
 #include "shmserver/daemon/log.h"
+#include "shmserver/daemon/reaper.h"
 #include "shmserver/daemon/server.h"
 #include "shmserver/daemon/view.h"
 #include "shmserver/protocol/record.h"
@@ -25,9 +30,50 @@ int answer_acl(struct call *call)
     if (r == 0)
         r = registry_set_acl(segment, &acl);
     if (r == 0)
+        call_tell(call, SHMS_EVENT_ACL, segment);
+    if (r == 0)
         log_write(LOG_INFO, "heap %s is user %u's, group %u, mode %04o, by process %d (%s, user %u)", segment->name, acl.owner, acl.group, acl.mode,
                   call->peer->id.pid, call->peer->id.command, call->peer->id.uid);
     return r;
+}
+
+/* ---- sealing ---- */
+
+/* What dead processes held is freed first: later nobody can. */
+static int check_no_writers(struct segment *segment)
+{
+    struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
+    int n;
+
+    reaper_look(segment, now_ms());
+    n = view_processes(segment, processes);
+    if (n > 0)
+        return la_fail(-EBUSY, "heap %s is attached for writing by %d processes, %d (%s) among them: they must leave first", segment->name, n,
+                       processes[0].pid, processes[0].command);
+    return n;
+}
+
+int answer_seal(struct call *call)
+{
+    struct segment *segment;
+    int r = call_get_segment(call, &segment);
+
+    if (r < 0 || segment->sealed)
+        return r;
+    if (!acl_is_owner(&segment->acl, &call->peer->id))
+        return la_fail(-EPERM, "heap %s belongs to user %u: ask him to seal it", segment->name, segment->acl.owner);
+    r = check_no_writers(segment);
+    if (r < 0)
+        return r;
+    view_close(segment);        /* we are one, too */
+    r = memfile_seal(&segment->file);
+    if (r < 0)
+        return la_fail(r, "heap %s stays open: %s", segment->name, la_last_error());
+    segment->sealed = true;
+    call_tell(call, SHMS_EVENT_SEALED, segment);
+    log_write(LOG_INFO, "heap %s is sealed by process %d (%s, user %u)", segment->name, call->peer->id.pid, call->peer->id.command,
+              call->peer->id.uid);
+    return 0;
 }
 
 /* ---- quotas ---- */
@@ -102,4 +148,106 @@ int answer_quota(struct call *call)
     if (!record_get_quota(&tlv, &wanted))
         return la_fail(-EINVAL, "the request's quota is too short");
     return set_quota(call, &wanted);
+}
+
+/* ---- events ---- */
+
+int answer_events(struct call *call)
+{
+    const struct identity *id = &call->peer->id;
+    const struct event *e;
+    uint64_t after = 0;
+
+    wire_get_u64(call->request, TLV_AFTER, &after);
+    for (; (e = events_after(call->registry->events, after)); after = e->public.serial) {
+        if (!acl_is_admin(id) && id->uid != e->owner && id->uid != e->public.uid)
+            continue;
+        if (!call_has_room(call, sizeof(e->public))) {
+            wire_put_u64(call->reply, TLV_NEXT, 0, after);
+            break;
+        }
+        record_put_event(call->reply, &e->public);
+    }
+    return 0;
+}
+
+/* ---- kicking ---- */
+
+/* By its pidfd, so that nobody else is hit who has got its number meanwhile. */
+static int kill_process(const struct peer *peer)
+{
+    if (peer->id.pidfd < 0)
+        return la_fail(-ESRCH, "process %d is not known well enough to be killed", peer->id.pid);
+    if (syscall(SYS_pidfd_send_signal, peer->id.pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return la_fail(-errno, "shmserver, which is user %u, cannot kill process %d of user %u (errno %d)", geteuid(), peer->id.pid, peer->id.uid,
+                       errno);
+    return 0;
+}
+
+static int kick(struct call *call, struct peer *peer, bool kill)
+{
+    const struct identity *id = &call->peer->id;
+    int r = 0;
+
+    if (!acl_is_admin(id) && id->uid != peer->id.uid)
+        return la_fail(-EPERM, "process %d is user %u's: he, root and user %u may kick it", peer->id.pid, peer->id.uid, geteuid());
+    if (kill)
+        r = kill_process(peer);
+    if (r < 0)
+        return r;
+    log_write(LOG_INFO, "process %d (%s, user %u) is %s by process %d (%s, user %u)", peer->id.pid, peer->id.command, peer->id.uid,
+              kill ? "killed" : "kicked", id->pid, id->command, id->uid);
+    events_add_deed(call->registry->events, SHMS_EVENT_KICKED, &peer->id, NULL, peer->id.uid);
+    peer_destroy(peer);
+    return 0;
+}
+
+int answer_kick(struct call *call)
+{
+    struct la_list *peers = &call->peer->server->peers;
+    uint32_t pid = 0;
+    uint64_t kill = 0;
+    bool found = false;
+
+    if (!call_get_u32(call, TLV_PID, &pid) || pid == 0)
+        return la_fail(-EINVAL, "the request says no process");
+    if ((pid_t)pid == call->peer->id.pid)
+        return la_fail(-EINVAL, "process %u is the one that asks: it can disconnect by itself", pid);
+    wire_get_u64(call->request, TLV_KILL, &kill);
+    for (struct la_list *node = peers->next, *next; node != peers; node = next) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        int r = 0;
+
+        next = node->next;
+        if (peer->id.pid == (pid_t)pid) {
+            found = true;
+            r = kick(call, peer, kill != 0);
+        }
+        if (r < 0)
+            return r;
+    }
+    return found ? 0 : la_fail(-ESRCH, "process %u has no connection to this shmserver: `shms clients` shows who has", pid);
+}
+
+/* ---- collecting ---- */
+
+int answer_gc(struct call *call)
+{
+    struct registry *registry = call->registry;
+    unsigned before = registry->count;
+    uint64_t recovered = 0;
+
+    if (!acl_is_admin(&call->peer->id))
+        return la_fail(-EPERM, "only root and user %u may have all heaps looked at", geteuid());
+    for (struct segment *segment = registry_after(registry, 0); segment;) {
+        uint64_t serial = segment->serial;
+        int n = reaper_look(segment, now_ms());
+
+        recovered += (uint64_t)MAX(n, 0);
+        /* It may be gone. */
+        segment = registry_after(registry, serial);
+    }
+    wire_put_u64(call->reply, TLV_RECOVERED, 0, recovered);
+    wire_put_u64(call->reply, TLV_FREED, 0, before - registry->count);
+    return 0;
 }

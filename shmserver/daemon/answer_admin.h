@@ -7,6 +7,10 @@
 struct call;
 
 int answer_acl(struct call *call);
+int answer_seal(struct call *call);
 int answer_quota(struct call *call);
+int answer_events(struct call *call);
+int answer_kick(struct call *call);
+int answer_gc(struct call *call);
 
 #endif

@@ -104,16 +104,16 @@ static int take_lock(struct listener *listener)
 
 /* ---- the socket ---- */
 
-static bool somebody_listens(const struct sockaddr_un *address)
+static bool somebody_listens(const struct sockaddr_un *address, int type)
 {
-    CLEANUP(close_fd) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    CLEANUP(close_fd) int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     /* EAGAIN: its queue is full. */
     return fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN);
 }
 
 /* What a dead daemon left. We hold its lock; a listener without a lock is a service manager's. */
-static int remove_stale(const struct listener *listener, const struct sockaddr_un *address)
+static int remove_stale(const struct listener *listener, const struct sockaddr_un *address, int type)
 {
     struct stat st;
 
@@ -121,7 +121,7 @@ static int remove_stale(const struct listener *listener, const struct sockaddr_u
         return errno == ENOENT ? 0 : fail_on_folder(listener->path, errno);
     if (!S_ISSOCK(st.st_mode))
         return la_fail(-EEXIST, "%s exists and is no socket: it is left alone, choose another with --socket", listener->path);
-    if (somebody_listens(address))
+    if (somebody_listens(address, type))
         return la_fail(-EADDRINUSE, "somebody listens on %s already (a service manager?): choose another with --socket", listener->path);
     if (unlink(listener->path) < 0)
         return la_fail(-errno, "cannot remove the socket %s that a dead shmserver left (errno %d)", listener->path, errno);
@@ -137,12 +137,12 @@ static int open_to_group(const struct listener *listener, long group)
     return 0;
 }
 
-static int bind_and_listen(struct listener *listener, const struct sockaddr_un *address, long group)
+static int bind_and_listen(struct listener *listener, const struct sockaddr_un *address, int type, long group)
 {
     mode_t mask;
     int r;
 
-    listener->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    listener->fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (listener->fd < 0)
         return la_fail(-errno, "cannot make a socket (errno %d)", errno);
     /* Nobody else's from its first instant on. */
@@ -159,7 +159,7 @@ static int bind_and_listen(struct listener *listener, const struct sockaddr_un *
     return r;
 }
 
-int listener_open(struct listener *listener, const char *path, long group)
+int listener_open(struct listener *listener, const char *path, int type, long group)
 {
     struct sockaddr_un address;
     int r = socket_path_address(path, &address);
@@ -177,9 +177,9 @@ int listener_open(struct listener *listener, const char *path, long group)
         close_fd(&listener->lock);
         return r;
     }
-    r = remove_stale(listener, &address);
+    r = remove_stale(listener, &address, type);
     if (r == 0)
-        r = bind_and_listen(listener, &address, group);
+        r = bind_and_listen(listener, &address, type, group);
     if (r < 0) {
         close_fd(&listener->fd);
         unlink(listener->lock_path);
@@ -207,34 +207,44 @@ int listener_accept(const struct listener *listener)
 
 /* ---- socket activation ---- */
 
-static bool is_ours(int fd)
+static bool is_listening(int fd, int type)
 {
-    int type = 0, domain = 0, listening = 0;
+    int is = 0, domain = 0, listening = 0;
     socklen_t length = sizeof(int);
 
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
-           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && type == SOCK_SEQPACKET && domain == AF_UNIX &&
-           listening;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &length) == 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && is == type && domain == AF_UNIX && listening;
 }
 
-int listener_inherit(struct listener *listener)
+static void adopt(struct listener *listener, int fd)
 {
-    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
     struct sockaddr_un address = { 0 };
     socklen_t length = sizeof(address) - 1;
-    bool for_us = pid && count && strtol(pid, NULL, 10) == getpid() && strtol(count, NULL, 10) > 0;
 
-    *listener = (struct listener){ .fd = -1, .lock = -1 };
-    if (!for_us)
-        return 0;
-    if (strtol(count, NULL, 10) != 1 || !is_ours(FIRST_INHERITED))
-        return la_fail(-EINVAL, "the service manager handed over %s sockets: we need one listening Unix socket of type SOCK_SEQPACKET",
-                       count);
-    fcntl(FIRST_INHERITED, F_SETFD, FD_CLOEXEC);
-    fcntl(FIRST_INHERITED, F_SETFL, fcntl(FIRST_INHERITED, F_GETFL) | O_NONBLOCK);
-    getsockname(FIRST_INHERITED, (struct sockaddr *)&address, &length);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    getsockname(fd, (struct sockaddr *)&address, &length);
     snprintf(listener->path, sizeof(listener->path), "%s", address.sun_path);
-    listener->fd = FIRST_INHERITED;
+    listener->fd = fd;
+}
+
+int listener_inherit(struct listener *listener, struct listener *metrics)
+{
+    const char *pid = getenv("LISTEN_PID"), *text = getenv("LISTEN_FDS");
+    long count = pid && text && strtol(pid, NULL, 10) == getpid() ? strtol(text, NULL, 10) : 0;
+
+    *listener = *metrics = (struct listener){ .fd = -1, .lock = -1 };
+    if (count <= 0)
+        return 0;
+    for (int fd = FIRST_INHERITED; fd < FIRST_INHERITED + MIN(count, 2); fd++) {
+        if (listener->fd < 0 && is_listening(fd, SOCK_SEQPACKET))
+            adopt(listener, fd);
+        else if (metrics->fd < 0 && is_listening(fd, SOCK_STREAM))
+            adopt(metrics, fd);
+    }
+    if (listener->fd < 0 || count != 1 + (metrics->fd >= 0))
+        return la_fail(-EINVAL, "the service manager handed over %ld sockets: we need one listening Unix socket of type SOCK_SEQPACKET, and take "
+                                "one of type SOCK_STREAM for metrics", count);
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");

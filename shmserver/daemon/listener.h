@@ -19,13 +19,17 @@ struct listener {
 };
 
 /*
+ * @type: SOCK_SEQPACKET or SOCK_STREAM
  * @group: who may connect beside the user itself; -1: nobody
  * Return: 0, -EADDRINUSE (another daemon), -EEXIST (@path is no socket), -ENOENT, -EACCES, ...; the reason is in la_last_error().
  */
-int listener_open(struct listener *listener, const char *path, long group);
+int listener_open(struct listener *listener, const char *path, int type, long group);
 
-/* Take the socket over that the service manager has opened ($LISTEN_FDS). Return: 1; 0 (there is none); a negative errno. */
-int listener_inherit(struct listener *listener);
+/*
+ * Take the sockets over that the service manager has opened ($LISTEN_FDS): one of type SOCK_SEQPACKET, and for @metrics one of type SOCK_STREAM if
+ * there is one. Return: 1; 0 (there are none); a negative errno.
+ */
+int listener_inherit(struct listener *listener, struct listener *metrics);
 
 /* Ends it, and removes the socket if it is ours. */
 void listener_close(struct listener *listener);

@@ -17,13 +17,23 @@ void loop_deinit(struct loop *loop)
     close_fd(&loop->epoll);
 }
 
-int loop_add(struct loop *loop, struct loop_source *source)
+static int add(struct loop *loop, struct loop_source *source, uint32_t events)
 {
-    struct epoll_event event = { .events = EPOLLIN, .data.ptr = source };
+    struct epoll_event event = { .events = events, .data.ptr = source };
 
     if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, source->fd, &event) < 0)
         return la_fail(-errno, "cannot watch descriptor %d (errno %d)", source->fd, errno);
     return 0;
+}
+
+int loop_add(struct loop *loop, struct loop_source *source)
+{
+    return add(loop, source, EPOLLIN);
+}
+
+int loop_add_writer(struct loop *loop, struct loop_source *source)
+{
+    return add(loop, source, EPOLLOUT);
 }
 
 void loop_remove(struct loop *loop, struct loop_source *source)

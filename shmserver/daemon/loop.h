@@ -30,6 +30,8 @@ void loop_deinit(struct loop *loop);
 
 /* Call @source->ready when @source->fd is readable or has hung up. Return: 0 or a negative errno. */
 int loop_add(struct loop *loop, struct loop_source *source);
+/* The same, when it is writable or has hung up. */
+int loop_add_writer(struct loop *loop, struct loop_source *source);
 /* Before its descriptor is closed. A source that was not added is ignored. */
 void loop_remove(struct loop *loop, struct loop_source *source);
 

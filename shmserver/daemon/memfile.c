@@ -40,7 +40,7 @@ static int format_and_seal(int fd, const char *name, uint64_t size, uintptr_t ad
 {
     int r = la_heap_format(fd, size, address, name);
 
-    if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+    if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) < 0)
         r = la_fail(-errno, "cannot seal the file of heap %s (errno %d)", name, errno);
     return r;
 }
@@ -72,6 +72,13 @@ int memfile_create(const char *name, uint64_t size, struct memfile *ret)
     return 0;
 }
 
+int memfile_seal(const struct memfile *file)
+{
+    if (fcntl(file->fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+        return 0;
+    return errno == EBUSY ? la_fail(-EBUSY, "somebody has it mapped for writing still") : la_fail(-errno, "it cannot be sealed (errno %d)", errno);
+}
+
 void memfile_close(struct memfile *file, bool keep_address)
 {
     if (file->fd < 0)
@@ -81,13 +88,13 @@ void memfile_close(struct memfile *file, bool keep_address)
         la_vspace_unclaim(file->address);
 }
 
-int memfile_reopen(const struct memfile *file)
+int memfile_reopen(const struct memfile *file, bool read_only)
 {
     char path[32];
     int fd;
 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
-    fd = open(path, O_RDWR | O_CLOEXEC);
+    fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0)
         return la_fail(-errno, "cannot open %s (errno %d): is /proc mounted?", path, errno);
     return fd;

@@ -1,8 +1,9 @@
 /*
  * memfile.h - the file of a heap: a memfd of its full size, formatted, then sealed.
  *
- * Sealed against growing and shrinking (and against more seals) before anybody else gets it: no client can pull pages away under
- * another one. Never executable, and closed for other users than the daemon's by its mode: they have only what they are handed.
+ * Sealed against growing and shrinking before anybody else gets it: no client can pull pages away under
+ * another one. Against more seals it is sealed with memfile_seal() only: until then a writer could add some, which harms this heap as
+ * anything he writes into it could. Never executable, and closed for other users than the daemon's by its mode: they have only what they are handed.
  */
 #ifndef DAEMON_MEMFILE_H
 #define DAEMON_MEMFILE_H
@@ -18,10 +19,18 @@ struct memfile {
 /* A new heap of @size bytes. Return: 0, -EINVAL (name, size), -ENOSPC, ... with the reason in la_last_error(). */
 int memfile_create(const char *name, uint64_t size, struct memfile *ret);
 
+/*
+ * Nobody can write any more, whatever descriptors he has: the kernel sees to that. Return: 0, -EBUSY (it is mapped for writing somewhere), ...
+ */
+int memfile_seal(const struct memfile *file);
+
 /* @keep_address: somebody may still have it mapped, so no other heap may get it. */
 void memfile_close(struct memfile *file, bool keep_address);
 
-/* A descriptor with an open file description of its own: what a client gets, for its death certificate. Or a negative errno. */
-int memfile_reopen(const struct memfile *file);
+/*
+ * A descriptor with an open file description of its own: what a client gets, for its death certificate. Or a negative errno.
+ * @read_only: it cannot be mapped for writing, and the file's mode keeps other users from opening it anew.
+ */
+int memfile_reopen(const struct memfile *file, bool read_only);
 
 #endif

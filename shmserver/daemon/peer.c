@@ -18,6 +18,7 @@
 static void drop(struct peer *peer, const char *why)
 {
     log_write(LOG_WARNING, "process %d (%s, user %u) is dropped: %s", peer->id.pid, peer->id.command, peer->id.uid, why);
+    peer->server->drops++;
     peer_destroy(peer);
 }
 
@@ -45,6 +46,7 @@ static void serve(struct peer *peer, struct wire_message *m)
         drop(peer, la_last_error());
         return;
     }
+    peer->server->requests++;
     r = fdpass_send(peer->socket.fd, m, fd);
     close_fd(&fd);
     if (r == -EPIPE || r == -ECONNRESET)
@@ -170,9 +172,13 @@ void peer_destroy(struct peer *peer)
     while (!list_is_empty(&peer->holdings)) {
         struct holding *holding = list_entry(peer->holdings.next, struct holding, in_peer);
         struct segment *segment = holding->segment;
+        bool read_only = holding->read_only;
 
         holding_drop(holding);
-        reaper_peer_went(segment, now_ms());
+        if (read_only)
+            reaper_look(segment, now_ms());
+        else
+            reaper_peer_went(segment, now_ms());
     }
     list_remove(&peer->node);
     server->peer_count--;

@@ -1,11 +1,19 @@
 #include "shmserver/daemon/reaper.h"
 
+#include <string.h>
+
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/view.h"
 
 static void write_obituary(void *user, const struct la_obituary *dead)
 {
     const struct segment *segment = user;
+    struct shms_event event = { .kind = SHMS_EVENT_DIED, .pid = dead->pid, .uid = UINT32_MAX, .blocks = dead->blocks, .bytes = dead->bytes,
+                                .published = dead->published, .undone = dead->undone };
+
+    memcpy(event.command, dead->command, sizeof(event.command));
+    if (segment->registry->events)
+        events_add(segment->registry->events, &event, segment->name, segment->acl.owner);
 
     log_write(LOG_INFO, "heap %s: process %d (%.15s) died; freed %lu blocks of %lu bytes that it held, finished %u and undid %u of its steps",
               segment->name, dead->pid, dead->command, (unsigned long)dead->blocks, (unsigned long)dead->bytes, dead->published, dead->undone);
@@ -23,7 +31,7 @@ static int recover(struct segment *segment)
 static bool is_settled(struct segment *segment, int recovered)
 {
     struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
-    bool nobody = view_processes(segment, processes) == 0;
+    bool nobody = view_processes(segment, processes) == 0 && !view_has_readers(segment);
 
     if (recovered > 0)
         segment->unsettled -= MIN(segment->unsettled, (unsigned)recovered);

@@ -171,7 +171,7 @@ bool segment_is_used(struct segment *segment)
 {
     struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
 
-    return !list_is_empty(&segment->holders) || view_processes(segment, processes) != 0;
+    return !list_is_empty(&segment->holders) || view_processes(segment, processes) != 0 || view_has_readers(segment);
 }
 
 bool registry_release(struct segment *segment)
@@ -201,16 +201,18 @@ struct holding *segment_find_holding(struct segment *segment, const void *peer)
     return NULL;
 }
 
-int segment_hold(struct segment *segment, void *peer, struct la_list *peer_list)
+int segment_hold(struct segment *segment, void *peer, struct la_list *peer_list, bool read_only)
 {
-    struct holding *holding;
+    struct holding *holding = segment_find_holding(segment, peer);
 
-    if (segment_find_holding(segment, peer))
+    if (holding) {
+        holding->read_only &= read_only;
         return 0;
+    }
     holding = malloc(sizeof(*holding));
     if (!holding)
         return la_fail(-ENOMEM, "shmserver is out of memory");
-    *holding = (struct holding){ .segment = segment, .peer = peer };
+    *holding = (struct holding){ .segment = segment, .peer = peer, .read_only = read_only };
     list_add(&segment->holders, &holding->in_segment);
     list_add(peer_list, &holding->in_peer);
     return 0;

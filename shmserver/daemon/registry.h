@@ -3,7 +3,7 @@
  *
  * I1  No two segments that are not removed have the same name.
  * I2  A segment that is removed exists as long as a process may have it mapped: its address must not be used for another heap.
- *     "May have" is: a peer holds it, or its table of processes is not empty (segment_is_used()).
+ *     "May have" is: a peer holds it, its table of processes is not empty, or it has readers (segment_is_used()).
  * I3  serial is unique and grows along the list: it is the cursor of lists, so a page begins where the last one ended whatever
  *     came and went meanwhile.
  * I4  Every segment counts in its owner's quota from its creation until it is freed, removed or not.
@@ -15,6 +15,7 @@
 
 #include "base/list.h"
 #include "shmserver/daemon/acl.h"
+#include "shmserver/daemon/events.h"
 #include "shmserver/daemon/memfile.h"
 #include "shmserver/daemon/quota.h"
 
@@ -29,6 +30,7 @@ struct segment {
     int64_t created;            /* seconds since 1970 */
     struct memfile file;
     bool removed;
+    bool sealed;                /* nobody can write any more, nor can we */
     struct la_list holders;     /* struct holding.in_segment */
     /* The daemon's own attachment, see view.h. */
     struct la_heap *view;
@@ -46,11 +48,13 @@ struct holding {
     struct la_list in_peer;
     struct segment *segment;
     void *peer;
+    bool read_only;             /* it has nothing that could be freed */
 };
 
 struct registry {
     struct la_list segments;    /* by serial */
     struct quota *quota;
+    struct events *events;      /* NULL: nobody keeps them */
     unsigned count, max;
     uint64_t next_serial;
     uint64_t clock;
@@ -82,8 +86,8 @@ void registry_remove(struct segment *segment);
 /* Free the segment if it is removed and nobody uses it; true: it is gone. */
 bool registry_release(struct segment *segment);
 
-/* Return: 0, -ENOMEM. Holding it already is fine. @peer_list: the peer's list of holdings. */
-int segment_hold(struct segment *segment, void *peer, struct la_list *peer_list);
+/* Return: 0, -ENOMEM. Holding it already is fine; what it was handed for writing counts. @peer_list: the peer's list of holdings. */
+int segment_hold(struct segment *segment, void *peer, struct la_list *peer_list, bool read_only);
 struct holding *segment_find_holding(struct segment *segment, const void *peer);
 void holding_drop(struct holding *holding);
 

@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <stdio.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <liballoc/error.h>
@@ -13,6 +15,7 @@
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
+#include "shmserver/daemon/scrape.h"
 #include "shmserver/protocol/socket_path.h"
 
 /* ---- connections ---- */
@@ -26,12 +29,12 @@ static int open_reserve(void)
  * No descriptor is left. The connection would stay in the queue, and the loop would turn for ever; so we give up the one that we keep
  * for this case, accept, close at once, and take it back.
  */
-static void accept_and_close(struct server *server)
+static void accept_and_close(struct server *server, const struct listener *listener)
 {
     int fd;
 
     close_fd(&server->reserve);
-    fd = listener_accept(&server->listener);
+    fd = listener_accept(listener);
     if (fd >= 0)
         close_fd(&fd);
     server->reserve = open_reserve();
@@ -47,9 +50,21 @@ static void connection_is_ready(struct loop_source *source, uint32_t events)
     if (fd >= 0)
         peer_create(server, fd);
     else if (fd == -EMFILE || fd == -ENFILE)
-        accept_and_close(server);
+        accept_and_close(server, &server->listener);
     else if (fd != -EAGAIN && fd != -ECONNABORTED && fd != -EINTR)
         log_write(LOG_WARNING, "a connection cannot be accepted (errno %d)", -fd);
+}
+
+static void scrape_is_ready(struct loop_source *source, uint32_t events)
+{
+    struct server *server = container_of(source, struct server, scraping);
+    int fd = listener_accept(&server->metrics);
+
+    (void)events;
+    if (fd >= 0)
+        scrape_create(server, fd);
+    else if (fd == -EMFILE || fd == -ENFILE)
+        accept_and_close(server, &server->metrics);
 }
 
 /* Two descriptors per peer, two per heap, and some. */
@@ -96,15 +111,33 @@ static int watch_signals(struct server *server)
 
 /* ---- life ---- */
 
+/* Beside the other one. A daemon that cannot be monitored serves its clients all the same. */
+static void open_metrics(struct server *server, long group)
+{
+    char path[sizeof(server->listener.path) + sizeof(SOCKET_PATH_METRICS)];
+
+    snprintf(path, sizeof(path), "%s" SOCKET_PATH_METRICS, server->listener.path);
+    if (listener_open(&server->metrics, path, SOCK_STREAM, group) < 0)
+        log_write(LOG_WARNING, "there are no metrics: %s", la_last_error());
+}
+
 static int open_listener(struct server *server, const struct server_options *options)
 {
+    long group = options->access.by_group ? (long)options->access.group : -1;
     char usual[SOCKET_PATH_MAX];
-    int r = listener_inherit(&server->listener);
+    int r = listener_inherit(&server->listener, &server->metrics);
 
     if (r == 0) {
         socket_path_nth(0, usual, sizeof(usual));
-        r = listener_open(&server->listener, options->path ? options->path : usual, options->access.by_group ? (long)options->access.group : -1);
+        r = listener_open(&server->listener, options->path ? options->path : usual, SOCK_SEQPACKET, group);
+        if (r == 0)
+            open_metrics(server, group);
     }
+    if (r < 0)
+        return r;
+    server->scraping = (struct loop_source){ server->metrics.fd, scrape_is_ready };
+    if (server->metrics.fd >= 0)
+        r = loop_add(&server->loop, &server->scraping);
     if (r < 0)
         return r;
     server->accepting = (struct loop_source){ server->listener.fd, connection_is_ready };
@@ -116,10 +149,13 @@ int server_init(struct server *server, const struct server_options *options)
     int r;
 
     *server = (struct server){ .access = options->access, .max_peers = options->max_peers, .next_peer = 1, .reserve = open_reserve(),
-        .signals.fd = -1, .accepting.fd = -1, .listener = { .fd = -1, .lock = -1 } };
+        .signals.fd = -1, .accepting.fd = -1, .listener = { .fd = -1, .lock = -1 },
+        .metrics = { .fd = -1, .lock = -1 }, .scraping.fd = -1 };
+    list_init(&server->scrapes);
     list_init(&server->peers);
     quota_init(&server->quota, &options->limits);
     registry_init(&server->registry, &server->quota, options->max_segments);
+    server->registry.events = &server->events;
     raise_descriptor_limit();
     r = loop_init(&server->loop);
     if (r == 0)
@@ -143,8 +179,9 @@ int server_run(struct server *server)
     while (!server->stopping && r == 0) {
         uint64_t now = now_ms();
         int peers = peer_check_times(server, now), look = reaper_run(&server->registry, now);
+        int scrapes = scrape_check_times(server, now);
 
-        r = loop_turn(&server->loop, sooner(peers, look));
+        r = loop_turn(&server->loop, sooner(scrapes, sooner(peers, look)));
     }
     return r;
 }
@@ -154,6 +191,10 @@ void server_deinit(struct server *server)
     loop_remove(&server->loop, &server->accepting);
     listener_close(&server->listener);
     server->accepting.fd = -1;
+    loop_remove(&server->loop, &server->scraping);
+    listener_close(&server->metrics);
+    while (!list_is_empty(&server->scrapes))
+        scrape_destroy(list_entry(server->scrapes.next, struct scrape, node));
     while (!list_is_empty(&server->peers))
         peer_destroy(list_entry(server->peers.next, struct peer, node));
     registry_deinit(&server->registry);

@@ -25,10 +25,15 @@ struct server {
     struct loop loop;
     struct listener listener;
     struct loop_source accepting;   /* the listener's descriptor */
+    struct listener metrics;        /* fd -1: none */
+    struct loop_source scraping;    /* the same as a source */
     struct loop_source signals;
     int reserve;                    /* a descriptor to give up when there are no others, see server.c */
     struct registry registry;
     struct quota quota;
+    struct events events;
+    uint64_t requests, drops;       /* answered; peers that broke the protocol */
+    struct la_list scrapes;         /* struct scrape.node */
     struct access access;
     struct la_list peers;           /* struct peer.node, by serial */
     unsigned peer_count, max_peers;

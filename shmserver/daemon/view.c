@@ -27,14 +27,14 @@ static struct segment *least_recently_used(struct registry *registry, unsigned *
 
 static int attach(struct segment *segment)
 {
-    int fd = memfile_reopen(&segment->file), r;
+    int fd = memfile_reopen(&segment->file, segment->sealed), r;
 
     if (fd < 0)
         return fd;
     /* The dead are left for la_heap_recover(), which tells who they were; unless no slot is free otherwise. */
-    r = la_heap_attach_fd(fd, LA_HEAP_NO_RECOVER, &segment->view);
+    r = la_heap_attach_fd(fd, segment->sealed ? LA_HEAP_READ_ONLY : LA_HEAP_NO_RECOVER, &segment->view);
     if (r == -EUSERS) {
-        fd = memfile_reopen(&segment->file);
+        fd = memfile_reopen(&segment->file, false);
         r = fd < 0 ? fd : la_heap_attach_fd(fd, 0, &segment->view);
     }
     return r;
@@ -102,9 +102,17 @@ int view_describe(struct segment *segment, struct shms_heap *ret)
         .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
         .recovered_bytes = info.recovered_bytes, .created = segment->created, .macro_blocks = info.macro_blocks,
         .macro_blocks_used = info.macro_blocks_used, .lanes = info.lanes, .owner = segment->acl.owner,
-        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode };
+        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode, .sealed = segment->sealed };
     memcpy(ret->name, segment->name, sizeof(ret->name));
     for (int i = 0; i < n; i++)
         ret->processes += processes[i].alive;
     return 0;
+}
+
+bool view_has_readers(struct segment *segment)
+{
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct la_heap *heap;
+
+    return view_open(segment, &heap) == 0 && la_heap_info(heap, &info) == 0 && info.readers;
 }

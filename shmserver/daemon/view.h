@@ -23,4 +23,7 @@ int view_processes(struct segment *segment, struct la_heap_process ret[LA_HEAP_M
 /* All that is known of the heap. Return: 0 or a negative errno. */
 int view_describe(struct segment *segment, struct shms_heap *ret);
 
+/* Somebody is attached for reading: he is in no table, so this is all that is known of who has no connection. */
+bool view_has_readers(struct segment *segment);
+
 #endif

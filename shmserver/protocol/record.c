@@ -2,13 +2,14 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 2, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
 
 _Static_assert(sizeof(struct shms_quota) == 8 * 6 + 4 * 6, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_event) == 8 * 5 + 4 * 6 + 16 + 64, "no padding: the struct is part of the protocol");
 
 /* Sizes in the version of the protocol that they came with: every peer has at least these. */
-enum { HEAP_SIZE_1 = 160, PROCESS_SIZE_1 = 104, QUOTA_SIZE_2 = 72 };
+enum { HEAP_SIZE_1 = 160, PROCESS_SIZE_1 = 104, QUOTA_SIZE_2 = 72, EVENT_SIZE_2 = 144 };
 
 bool record_put_heap(struct wire_message *m, const struct shms_heap *heap)
 {
@@ -23,6 +24,11 @@ bool record_put_process(struct wire_message *m, const struct shms_process *proce
 bool record_put_quota(struct wire_message *m, const struct shms_quota *quota)
 {
     return wire_put(m, TLV_QUOTA, 0, quota, sizeof(*quota));
+}
+
+bool record_put_event(struct wire_message *m, const struct shms_event *event)
+{
+    return wire_put(m, TLV_EVENT, 0, event, sizeof(*event));
 }
 
 bool record_get_heap(const struct wire_tlv *tlv, struct shms_heap *ret)
@@ -55,5 +61,17 @@ bool record_get_quota(const struct wire_tlv *tlv, struct shms_quota *ret)
     *ret = (struct shms_quota){ 0 };
     memcpy(ret, tlv->value, MIN(tlv->length, sizeof(*ret)));
     ret->struct_size = sizeof(*ret);
+    return true;
+}
+
+bool record_get_event(const struct wire_tlv *tlv, struct shms_event *ret)
+{
+    if (tlv->type != TLV_EVENT || tlv->length < EVENT_SIZE_2)
+        return false;
+    *ret = (struct shms_event){ 0 };
+    memcpy(ret, tlv->value, MIN(tlv->length, sizeof(*ret)));
+    ret->struct_size = sizeof(*ret);
+    ret->command[sizeof(ret->command) - 1] = '\0';
+    ret->heap[sizeof(ret->heap) - 1] = '\0';
     return true;
 }

@@ -1,5 +1,5 @@
 /*
- * record.h - heaps, processes and quotas in messages: the public structs, as they are.
+ * record.h - heaps, processes, quotas and events in messages: the public structs, as they are.
  *
  * They have fixed-width fields and are only ever appended to, so the older side cuts off what it does not know and the
  * newer one sees zeros.
@@ -17,8 +17,10 @@ bool record_put_process(struct wire_message *m, const struct shms_process *proce
 bool record_put_quota(struct wire_message *m, const struct shms_quota *quota);
 
 /* Read a TLV of that type; struct_size of the result is that of this code. false: too short to be one. */
+bool record_put_event(struct wire_message *m, const struct shms_event *event);
 bool record_get_heap(const struct wire_tlv *tlv, struct shms_heap *ret);
 bool record_get_process(const struct wire_tlv *tlv, struct shms_process *ret);
+bool record_get_event(const struct wire_tlv *tlv, struct shms_event *ret);
 bool record_get_quota(const struct wire_tlv *tlv, struct shms_quota *ret);
 
 #endif

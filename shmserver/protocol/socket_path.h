@@ -13,6 +13,9 @@
 
 #define SOCKET_PATH_SYSTEM_DIR "/run/shmserver"
 
+/* The metrics socket is beside the other one. */
+#define SOCKET_PATH_METRICS ".metrics"
+
 /* The @index-th place to look, 0 first; false: there are no more. @size at least SOCKET_PATH_MAX. */
 enum { SOCKET_PATH_MAX = 4096 };
 bool socket_path_nth(unsigned index, char *ret, size_t size);

@@ -28,7 +28,7 @@ enum {
 enum wire_type {
     WIRE_HELLO = 1,     /* VERSION_MIN VERSION_MAX -> VERSION SERVER; must be the first, and may be repeated */
     WIRE_CREATE,        /* NAME SIZE [KEY] -> ID */
-    WIRE_ATTACH,        /* NAME [SIZE [EXCLUSIVE] [KEY]] -> ID, one descriptor */
+    WIRE_ATTACH,        /* NAME [SIZE [EXCLUSIVE] [KEY]] [READ_ONLY] -> ID, one descriptor */
     WIRE_DETACH,        /* ID */
     WIRE_REMOVE,        /* NAME */
     WIRE_LIST,          /* [AFTER] -> HEAP... [NEXT] */
@@ -36,7 +36,11 @@ enum wire_type {
     WIRE_PROCESSES,     /* [NAME] [AFTER] -> PROCESS... [NEXT] */
     /* Since version 2: */
     WIRE_ACL,           /* NAME [OWNER] [GROUP] [MODE] */
+    WIRE_SEAL,          /* NAME */
     WIRE_QUOTA,         /* QUOTA: set it; or [AFTER] -> QUOTA... [NEXT] */
+    WIRE_EVENTS,        /* [AFTER] -> EVENT... [NEXT] */
+    WIRE_KICK,          /* PID [KILL] */
+    WIRE_GC,            /* -> RECOVERED FREED */
     WIRE_TYPES
 };
 
@@ -59,6 +63,12 @@ enum wire_tlv_type {
     TLV_GROUP,
     TLV_MODE,
     TLV_QUOTA,          /* struct shms_quota */
+    TLV_READ_ONLY,      /* ATTACH: a descriptor for reading only */
+    TLV_EVENT,          /* struct shms_event */
+    TLV_PID,
+    TLV_KILL,           /* KICK: end the process, not only its connections */
+    TLV_RECOVERED,      /* processes */
+    TLV_FREED,          /* heaps */
     TLV_TYPES
 };
 

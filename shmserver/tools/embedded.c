@@ -174,3 +174,24 @@ int embedded_processes(const char *name, void (*each)(void *user, const struct s
 
     return name ? visit_processes(&visit, name) : for_each_name(visit_processes, &visit);
 }
+
+static int recover_heap(void *user, const char *name)
+{
+    struct la_heap *heap;
+    int n = la_heap_attach(name, LA_HEAP_NO_RECOVER, &heap);
+
+    (void)user;
+    if (n < 0)
+        return n;
+    n = la_heap_recover(heap, NULL, NULL);
+    la_heap_detach(heap);
+    return n;
+}
+
+int embedded_gc(uint64_t *recovered)
+{
+    int n = for_each_name(recover_heap, NULL);
+
+    *recovered = n < 0 ? 0 : (uint64_t)n;
+    return n < 0 ? n : 0;
+}

@@ -28,11 +28,13 @@ _shms()
     if [[ $previous == -s || $previous == --socket ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     elif [[ $current == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --help --usage --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --kill --help --usage --version' -- "$current")
     elif [[ -z $command ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl quota' -- "$current")
-    elif [[ $command == @(info|rm|clients|fsck|acl) ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl seal roots who kick gc obituary watch metrics doctor quota' -- "$current")
+    elif [[ $command == @(info|rm|clients|fsck|acl|seal|roots|obituary|watch) ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_shms_heaps "${place[@]}")" -- "$current")
+    elif [[ $command == kick ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(shms "${place[@]}" --json clients 2>/dev/null | sed -n 's/^ *"pid": *\([0-9]*\),\{0,1\}$/\1/p')" -- "$current")
     elif [[ $command == quota && $previous == quota ]]; then
         mapfile -t COMPREPLY < <(compgen -u -- "$current")
     elif [[ $command == quota ]]; then

@@ -22,7 +22,7 @@ const char *argp_program_version = "shms (liballoc) " SHMS_VERSION;
 
 /* ---- both places ---- */
 
-static int list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user)
+int shms_list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user)
 {
     return shms->embedded ? embedded_list(each, user) : shms_list(shms->client, each, user);
 }
@@ -48,12 +48,12 @@ static int list_processes(const struct shms *shms, const char *name, void (*each
     return shms->embedded ? embedded_processes(name, each, user) : shms_processes(shms->client, name, each, user);
 }
 
-static int attach_heap(const struct shms *shms, const char *name, struct la_heap **ret)
+int shms_attach(const struct shms *shms, const char *name, struct la_heap **ret)
 {
-    return shms->embedded ? la_heap_attach(name, LA_HEAP_NO_RECOVER, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_NO_RECOVER, ret);
+    return shms->embedded ? la_heap_attach(name, LA_HEAP_READ_ONLY, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_READ_ONLY, ret);
 }
 
-static int leave_heap(const struct shms *shms, struct la_heap *heap)
+int shms_leave(const struct shms *shms, struct la_heap *heap)
 {
     return shms->embedded ? la_heap_detach(heap) : shms_heap_close(shms->client, heap);
 }
@@ -85,7 +85,7 @@ static void add_heap(void *user, const struct shms_heap *heap)
 static int command_ls(const struct shms *shms)
 {
     struct table *table = table_begin(TABLE_ROWS, shms->json);
-    int r = list_heaps(shms, add_heap, table);
+    int r = shms_list_heaps(shms, add_heap, table);
 
     if (r < 0)
         return shms_fail();
@@ -121,6 +121,7 @@ static int command_info(const struct shms *shms)
     table_number(table, "group", "group", heap.group);
     table_mode(table, "mode", "mode", heap.mode);
     table_time(table, "created", "created", heap.created);
+    table_truth(table, "sealed", "sealed", heap.sealed);
     table_truth(table, "quarantined", "quarantined", heap.quarantined);
     table_end(table);
     return EXIT_SUCCESS;
@@ -161,7 +162,8 @@ static int command_rm(const struct shms *shms)
 
 static void add_process(void *user, const struct shms_process *process)
 {
-    static const char *const states[] = { [SHMS_CONNECTED] = "connected", [SHMS_ATTACHED] = "attached", [SHMS_DEAD] = "dead" };
+    static const char *const states[] = { [SHMS_CONNECTED] = "connected", [SHMS_ATTACHED] = "attached", [SHMS_DEAD] = "dead",
+                                          [SHMS_READING] = "reading" };
     struct table *table = user;
 
     table_row(table);
@@ -172,7 +174,7 @@ static void add_process(void *user, const struct shms_process *process)
     else
         table_number(table, "uid", "UID", process->uid);
     table_number(table, "lanes", "LANES", process->lanes);
-    table_text(table, "state", "STATE", process->state < 3 ? states[process->state] : "unknown");
+    table_text(table, "state", "STATE", process->state <= SHMS_READING ? states[process->state] : "unknown");
     table_text(table, "command", "COMMAND", process->command);
 }
 
@@ -183,6 +185,52 @@ static int command_clients(const struct shms *shms)
 
     if (r < 0)
         return shms_fail();
+    table_end(table);
+    return EXIT_SUCCESS;
+}
+
+static int command_seal(const struct shms *shms)
+{
+    if (shms_heap_seal(shms->client, shms->args[0]) < 0)
+        return shms_fail();
+    return shms->json ? command_info(shms) : EXIT_SUCCESS;
+}
+
+static int command_kick(const struct shms *shms)
+{
+    char *end;
+    long pid = strtol(shms->args[0], &end, 10);
+
+    if (*end || pid <= 0 || pid > INT32_MAX) {
+        fprintf(stderr, "shms: \"%s\" is no number of a process\n", shms->args[0]);
+        return EXIT_USAGE;
+    }
+    return shms_kick(shms->client, (int32_t)pid, shms->kill) < 0 ? shms_fail() : EXIT_SUCCESS;
+}
+
+static void print_text(void *user, const char *text, size_t size)
+{
+    (void)user;
+    fwrite(text, 1, size, stdout);
+}
+
+static int command_metrics(const struct shms *shms)
+{
+    return shms_metrics(shms->socket, print_text, NULL) < 0 ? shms_fail() : EXIT_SUCCESS;
+}
+
+static int command_gc(const struct shms *shms)
+{
+    uint64_t recovered = 0, freed = 0;
+    struct table *table;
+    int r = shms->embedded ? embedded_gc(&recovered) : shms_gc(shms->client, &recovered, &freed);
+
+    if (r < 0)
+        return shms_fail();
+    table = table_begin(TABLE_FIELDS, shms->json);
+    table_row(table);
+    table_number(table, "recovered_processes", "recovered processes", recovered);
+    table_number(table, "freed_heaps", "freed heaps", freed);
     table_end(table);
     return EXIT_SUCCESS;
 }
@@ -202,10 +250,10 @@ static int command_fsck(const struct shms *shms)
     struct table *table;
     int errors;
 
-    if (attach_heap(shms, shms->args[0], &heap) < 0)
+    if (shms_attach(shms, shms->args[0], &heap) < 0)
         return shms_fail();
     errors = la_heap_fsck(heap, print_finding, NULL, &fsck);
-    leave_heap(shms, heap);
+    shms_leave(shms, heap);
     if (errors < 0)
         return shms_fail();
     table = table_begin(TABLE_FIELDS, shms->json);
@@ -229,20 +277,32 @@ static int command_fsck(const struct shms *shms)
     return errors ? EXIT_FINDINGS : EXIT_SUCCESS;
 }
 
+/* Of a daemon: it is connected to before; EITHER: unless --embedded is given. */
+enum needs { EITHER, DAEMON, NOTHING };
+
 static const struct command {
     const char *name;
     int min_args, max_args;
     int (*run)(const struct shms *shms);
-    bool needs_daemon;
+    enum needs needs;
 } commands[] = {
-    { "ls", 0, 0, command_ls, false },
-    { "info", 1, 1, command_info, false },
-    { "create", 2, 2, command_create, false },
-    { "rm", 1, 1 << 16, command_rm, false },
-    { "clients", 0, 1, command_clients, false },
-    { "fsck", 1, 1, command_fsck, false },
-    { "acl", 1, 3, command_acl, true },
-    { "quota", 0, 5, command_quota, true },
+    { "ls", 0, 0, command_ls, EITHER },
+    { "info", 1, 1, command_info, EITHER },
+    { "create", 2, 2, command_create, EITHER },
+    { "rm", 1, 1 << 16, command_rm, EITHER },
+    { "clients", 0, 1, command_clients, EITHER },
+    { "fsck", 1, 1, command_fsck, EITHER },
+    { "acl", 1, 3, command_acl, DAEMON },
+    { "seal", 1, 1, command_seal, DAEMON },
+    { "roots", 1, 1, command_roots, EITHER },
+    { "who", 1, 1, command_who, EITHER },
+    { "kick", 1, 1, command_kick, DAEMON },
+    { "gc", 0, 0, command_gc, EITHER },
+    { "obituary", 0, 1, command_obituary, DAEMON },
+    { "metrics", 0, 0, command_metrics, DAEMON },
+    { "watch", 0, 1, command_watch, DAEMON },
+    { "quota", 0, 5, command_quota, DAEMON },
+    { "doctor", 0, 0, command_doctor, NOTHING },
 };
 
 /* ---- the command line ---- */
@@ -252,6 +312,7 @@ static const struct argp_option argp_options[] = {
                                 "/run/shmserver/shmserver.sock", 0 },
     { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm)", 0 },
     { "json", 'j', NULL, 0, "Print JSON", 0 },
+    { "kill", 'k', NULL, 0, "With kick: end the process, not only its connections", 0 },
     { 0 },
 };
 
@@ -268,6 +329,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case 'j':
         shms->json = true;
+        break;
+    case 'k':
+        shms->kill = true;
         break;
     case ARGP_KEY_ARGS:
         shms->args = state->argv + state->next;
@@ -301,9 +365,9 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nmetrics\ndoctor\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
-               "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck found errors." };
+               "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck or doctor found errors." };
     const struct command *command;
     struct shms shms = { 0 };
     int status;
@@ -315,11 +379,11 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     shms.args++;
     shms.arg_count--;
-    if (command->needs_daemon && shms.embedded) {
+    if (command->needs == DAEMON && shms.embedded) {
         fprintf(stderr, "shms: %s is for heaps of a daemon, not for --embedded ones\n", command->name);
         return EXIT_USAGE;
     }
-    if (!shms.embedded && shms_connect(shms.socket, &shms.client) < 0) {
+    if (command->needs != NOTHING && !shms.embedded && shms_connect(shms.socket, &shms.client) < 0) {
         shms_fail();
         return la_last_error_code() == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_REFUSED;
     }

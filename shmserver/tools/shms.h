@@ -14,6 +14,7 @@ struct shms {
     const char *socket;
     bool json;
     bool embedded;
+    bool kill;
     struct shms_client *client;     /* NULL with --embedded */
     char **args;                    /* of the command */
     int arg_count;
@@ -22,7 +23,17 @@ struct shms {
 /* Print la_last_error(). Return: EXIT_REFUSED. */
 int shms_fail(void);
 
+/* Of the daemon or embedded. A heap is attached to for looking only: a sealed one, and one that may just be read, can be checked too. */
+int shms_list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user);
+int shms_attach(const struct shms *shms, const char *name, struct la_heap **ret);
+int shms_leave(const struct shms *shms, struct la_heap *heap);
+
 /* Each command: its exit status. */
+int command_doctor(const struct shms *shms);
+int command_obituary(const struct shms *shms);
+int command_roots(const struct shms *shms);
+int command_watch(const struct shms *shms);
+int command_who(const struct shms *shms);
 int command_acl(const struct shms *shms);
 int command_quota(const struct shms *shms);
 

@@ -262,11 +262,36 @@ static void last_slot_is_a_byte_too(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void readers_share_a_byte_that_nobody_else_gets(void **state)
+{
+    int first = memfd_create("certificate", MFD_CLOEXEC), second = certificate_reopen(first), third = certificate_reopen(first);
+    char path[32];
+    int reader;
+
+    (void)state;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", first);
+    reader = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(certificate_share(reader, 9), 0);
+    assert_int_equal(certificate_share(second, 9), 0);
+    assert_int_equal(certificate_hold(third, 9), -EAGAIN);
+    assert_int_equal(certificate_is_held(third, 9), 1);
+    close(reader);
+    assert_int_equal(certificate_is_held(third, 9), 1);
+    assert_int_equal(certificate_release(second, 9), 0);
+    assert_int_equal(certificate_is_held(third, 9), 0);
+    assert_int_equal(certificate_hold(third, 9), 0);
+    assert_int_equal(certificate_share(second, 9), -EAGAIN);
+    close(first);
+    close(second);
+    close(third);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(second_description_is_refused_until_the_first_releases),
         TEST(closing_another_descriptor_of_the_file_keeps_it),
+        TEST(readers_share_a_byte_that_nobody_else_gets),
         TEST(kill_of_the_holder_drops_it),
         TEST(stop_of_the_holder_keeps_it),
         TEST(mapping_alone_keeps_it),

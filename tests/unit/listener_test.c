@@ -69,7 +69,7 @@ static void connection_is_accepted_and_the_socket_is_private(void **state)
     struct stat st;
     int client, server;
 
-    assert_int_equal(listener_open(&listener, f->path, -1), 0);
+    assert_int_equal(listener_open(&listener, f->path, SOCK_SEQPACKET, -1), 0);
     assert_int_equal(stat(f->path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(listener_accept(&listener), -EAGAIN);
@@ -90,7 +90,7 @@ static void group_gets_the_socket(void **state)
     struct listener listener;
     struct stat st;
 
-    assert_int_equal(listener_open(&listener, f->path, (long)getegid()), 0);
+    assert_int_equal(listener_open(&listener, f->path, SOCK_SEQPACKET, (long)getegid()), 0);
     assert_int_equal(stat(f->path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0660);
     assert_int_equal(st.st_gid, getegid());
@@ -103,13 +103,13 @@ static void second_listener_is_refused_and_does_no_harm(void **state)
     struct listener first, second;
     int client;
 
-    assert_int_equal(listener_open(&first, f->path, -1), 0);
-    assert_int_equal(listener_open(&second, f->path, -1), -EADDRINUSE);
+    assert_int_equal(listener_open(&first, f->path, SOCK_SEQPACKET, -1), 0);
+    assert_int_equal(listener_open(&second, f->path, SOCK_SEQPACKET, -1), -EADDRINUSE);
     client = connect_to(f->path);
     assert_true(client >= 0);
     close(client);
     listener_close(&first);
-    assert_int_equal(listener_open(&second, f->path, -1), 0);
+    assert_int_equal(listener_open(&second, f->path, SOCK_SEQPACKET, -1), 0);
     listener_close(&second);
 }
 
@@ -123,12 +123,12 @@ static void socket_of_the_dead_is_replaced_but_nothing_else(void **state)
     strcpy(address.sun_path, f->path);
     assert_int_equal(bind(stale, (struct sockaddr *)&address, sizeof(address)), 0);
     close(stale);
-    assert_int_equal(listener_open(&listener, f->path, -1), 0);
+    assert_int_equal(listener_open(&listener, f->path, SOCK_SEQPACKET, -1), 0);
     listener_close(&listener);
 
     file = open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     close(file);
-    assert_int_equal(listener_open(&listener, f->path, -1), -EEXIST);
+    assert_int_equal(listener_open(&listener, f->path, SOCK_SEQPACKET, -1), -EEXIST);
     assert_int_equal(access(f->path, F_OK), 0);
 }
 
@@ -142,7 +142,7 @@ static void somebody_without_a_lock_is_not_robbed(void **state)
     strcpy(address.sun_path, f->path);
     assert_int_equal(bind(other, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(other, 1), 0);
-    assert_int_equal(listener_open(&listener, f->path, -1), -EADDRINUSE);
+    assert_int_equal(listener_open(&listener, f->path, SOCK_SEQPACKET, -1), -EADDRINUSE);
     assert_int_equal(access(f->path, F_OK), 0);
     close(other);
 }
@@ -154,7 +154,7 @@ static void missing_folder_is_an_error_in_words(void **state)
     char path[80];
 
     snprintf(path, sizeof(path), "%s/none/socket", f->folder);
-    assert_int_equal(listener_open(&listener, path, -1), -ENOENT);
+    assert_int_equal(listener_open(&listener, path, SOCK_SEQPACKET, -1), -ENOENT);
     assert_non_null(strstr(la_last_error(), "/none, does not exist"));
 }
 
@@ -162,7 +162,7 @@ static void expect_refusal(const char *path, int status, const char *words)
 {
     struct listener listener;
 
-    assert_int_equal(listener_open(&listener, path, -1), status);
+    assert_int_equal(listener_open(&listener, path, SOCK_SEQPACKET, -1), status);
     if (!strstr(la_last_error(), words) || !strstr(la_last_error(), "--socket"))
         fail_msg("%s: \"%s\" does not say \"%s\" and --socket", path, la_last_error(), words);
     assert_int_equal(listener.fd, -1);
@@ -206,13 +206,13 @@ static void path_where_no_socket_can_be_is_refused_with_reason_and_remedy(void *
 
 static void without_a_service_manager_nothing_is_inherited(void **state)
 {
-    struct listener listener;
+    struct listener listener, metrics;
 
     (void)state;
-    assert_int_equal(listener_inherit(&listener), 0);
+    assert_int_equal(listener_inherit(&listener, &metrics), 0);
     setenv("LISTEN_PID", "1", 1);       /* somebody else's */
     setenv("LISTEN_FDS", "1", 1);
-    assert_int_equal(listener_inherit(&listener), 0);
+    assert_int_equal(listener_inherit(&listener, &metrics), 0);
 }
 
 #define with_folder(test) cmocka_unit_test_setup_teardown(test, setup, teardown)

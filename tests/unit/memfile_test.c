@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,7 +20,7 @@
 
 static void file_is_sealed_and_private(void **state)
 {
-    const int seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+    const int seals = F_SEAL_GROW | F_SEAL_SHRINK;
     struct memfile file;
     struct stat st;
 
@@ -58,8 +59,8 @@ static void every_client_gets_a_description_of_its_own(void **state)
 
     (void)state;
     assert_int_equal(memfile_create("shared", LA_HEAP_MIN_SIZE, &file), 0);
-    a = memfile_reopen(&file);
-    b = memfile_reopen(&file);
+    a = memfile_reopen(&file, false);
+    b = memfile_reopen(&file, false);
     assert_true(a >= 0 && b >= 0);
     /* A position belongs to the open file description. */
     assert_int_equal(lseek(a, 100, SEEK_SET), 100);
@@ -96,12 +97,57 @@ static int group_teardown(void **state)
     return unlink(registry);
 }
 
+static void sealed_file_can_be_written_by_no_descriptor(void **state)
+{
+    struct memfile file;
+    void *p;
+    int fd;
+
+    (void)state;
+    assert_int_equal(memfile_create("name", LA_HEAP_MIN_SIZE, &file), 0);
+    fd = memfile_reopen(&file, false);
+    p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(p != MAP_FAILED);
+    assert_int_equal(memfile_seal(&file), -EBUSY);
+    munmap(p, 4096);
+    assert_int_equal(memfile_seal(&file), 0);
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    assert_int_equal(pwrite(fd, "x", 1, 0), -1);
+    assert_int_equal(memfile_seal(&file), -EPERM);      /* no more seals either */
+    close(fd);
+    memfile_close(&file, false);
+}
+
+static void descriptor_for_reading_cannot_be_mapped_for_writing(void **state)
+{
+    struct memfile file;
+    void *p;
+    int fd;
+
+    (void)state;
+    assert_int_equal(memfile_create("name", LA_HEAP_MIN_SIZE, &file), 0);
+    fd = memfile_reopen(&file, true);
+    assert_true(fd >= 0);
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    p = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(p != MAP_FAILED);
+    assert_int_equal(mprotect(p, 4096, PROT_READ | PROT_WRITE), -1);
+    assert_int_equal(write(fd, "x", 1), -1);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), -1);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+    munmap(p, 4096);
+    close(fd);
+    memfile_close(&file, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(file_is_sealed_and_private),
         cmocka_unit_test(two_heaps_have_two_addresses_and_one_that_is_kept_is_not_given_again),
         cmocka_unit_test(every_client_gets_a_description_of_its_own),
+        cmocka_unit_test(sealed_file_can_be_written_by_no_descriptor),
+        cmocka_unit_test(descriptor_for_reading_cannot_be_mapped_for_writing),
         cmocka_unit_test(wrong_sizes_and_names_are_refused),
     };
 

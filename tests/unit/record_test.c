@@ -67,6 +67,23 @@ static void quota_comes_out_as_it_went_in(void **state)
     assert_false(record_get_quota(&tlv, &out));
 }
 
+static void event_comes_out_as_it_went_in(void **state)
+{
+    struct shms_event in = { .struct_size = sizeof(in), .serial = 1, .time = -2, .bytes = 3, .kind = SHMS_EVENT_DIED, .command = "c", .heap = "h" }, out;
+    struct wire_tlv tlv;
+
+    (void)state;
+    wire_begin(&message, WIRE_EVENTS, WIRE_REPLY, 0);
+    assert_true(record_put_event(&message, &in));
+    tlv = first_field();
+    assert_true(record_get_event(&tlv, &out));
+    assert_memory_equal(&in, &out, sizeof(in));
+    wire_begin(&message, WIRE_EVENTS, WIRE_REPLY, 0);
+    wire_put(&message, TLV_EVENT, 0, &in, 143);
+    tlv = first_field();
+    assert_false(record_get_event(&tlv, &out));
+}
+
 static void longer_record_of_a_newer_peer_is_cut(void **state)
 {
     struct {
@@ -124,6 +141,7 @@ int main(void)
         cmocka_unit_test(heap_comes_out_as_it_went_in),
         cmocka_unit_test(process_comes_out_as_it_went_in),
         cmocka_unit_test(quota_comes_out_as_it_went_in),
+        cmocka_unit_test(event_comes_out_as_it_went_in),
         cmocka_unit_test(longer_record_of_a_newer_peer_is_cut),
         cmocka_unit_test(shorter_record_than_the_first_version_is_refused),
         cmocka_unit_test(names_without_an_end_get_one),

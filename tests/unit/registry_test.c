@@ -144,8 +144,12 @@ static void segment_lives_while_a_peer_holds_it(void **state)
 
     (void)state;
     list_init(&holdings);
-    assert_int_equal(segment_hold(segment, &peer, &holdings), 0);
-    assert_int_equal(segment_hold(segment, &peer, &holdings), 0);
+    assert_int_equal(segment_hold(segment, &peer, &holdings, true), 0);
+    assert_true(segment_find_holding(segment, &peer)->read_only);
+    assert_int_equal(segment_hold(segment, &peer, &holdings, false), 0);
+    assert_false(segment_find_holding(segment, &peer)->read_only);
+    assert_int_equal(segment_hold(segment, &peer, &holdings, true), 0);
+    assert_false(segment_find_holding(segment, &peer)->read_only);
     registry_remove(segment);
     assert_false(registry_release(segment));
     holding_drop(segment_find_holding(segment, &peer));

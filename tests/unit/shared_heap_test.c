@@ -7,6 +7,8 @@
 
 #include "core/shared_heap.h"
 
+#include "child.h"
+
 static void a_heap_is_attached_once_per_process(void **state)
 {
     struct shared *s = *state;
@@ -43,6 +45,93 @@ static void another_process_sees_the_same_addresses(void **state)
     strcpy(text, "plain pointers work");
     assert_int_equal(la_publish(s->heap, shared_root(s->heap, "text"), NULL, text), 0);
     assert_int_equal(shared_run(s, address_is_the_same), 0);
+}
+
+/* Everything that would change the heap is refused in words; the rest works. In another process, as a heap is attached once per process. */
+static void read_the_text(void *arg)
+{
+    const struct shared *s = arg;
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct la_mutex mutex = { 0 };
+    struct la_heap *heap;
+    la_link *root, *none;
+    char *text;
+
+    CHECK(la_heap_attach(s->name, LA_HEAP_READ_ONLY, &heap) == 0);
+    CHECK(la_heap_root(heap, "text", &root) == 0 && la_heap_root(heap, "new", &none) == -ENOENT);
+    text = la_load(heap, root);
+    CHECK(text && strcmp(text, "plain pointers work") == 0 && la_usable_size(text) >= 64);
+    CHECK(la_heap_info(heap, &info) == 0 && info.processes == 1 && !info.readers);
+    CHECK(la_heap_fsck(heap, NULL, NULL, NULL) == 0 && la_heap_walk(heap, NULL, NULL) == 1);
+
+    CHECK(!la_heap_alloc(heap, 100) && la_last_error_code() == -EROFS && !la_heap_hold(heap, 1 << 20) && la_last_error_code() == -EROFS);
+    CHECK(!la_take(heap, root, LA_NO_NEXT) && la_last_error_code() == -EROFS);
+    CHECK(la_publish(heap, root, text, text) == -EROFS && la_keep(heap, text) == -EROFS);
+    CHECK(la_heap_recover(heap, NULL, NULL) == -EROFS && la_heap_reset(heap) == -EROFS);
+    CHECK(la_mutex_lock(heap, (struct la_mutex *)text) == -EROFS && la_mutex_lock(heap, &mutex) == -EINVAL);
+    CHECK(la_cond_signal(heap, (struct la_cond *)text) == -EROFS);
+    la_misuse_set(LA_MISUSE_IGNORE, NULL, NULL);
+    la_free(text);
+    la_free(text);      /* the second time as well: no short way was remembered */
+    CHECK(la_misuse_count() == 2 && strcmp(text, "plain pointers work") == 0);
+    CHECK(mprotect(heap->base, 4096, PROT_READ | PROT_WRITE) < 0);
+    CHECK(la_heap_detach(heap) == 0);
+    /* And as anybody afterwards. */
+    CHECK(la_heap_attach(s->name, 0, &heap) == 0 && la_heap_alloc(heap, 100));
+}
+
+static void reader_sees_everything_and_changes_nothing(void **state)
+{
+    struct shared *s = *state;
+    char *text = la_heap_hold(s->heap, 64);
+
+    strcpy(text, "plain pointers work");
+    assert_int_equal(la_publish(s->heap, shared_root(s->heap, "text"), NULL, text), 0);
+    assert_int_equal(run_in_child(read_the_text, s), 0);
+}
+
+static void wait_as_reader(void *arg)
+{
+    struct la_heap *heap;
+    int *pipes = arg;
+    char c;
+
+    CHECK(la_heap_attach(getenv("TEST_HEAP"), LA_HEAP_READ_ONLY, &heap) == 0);
+    CHECK(write(pipes[1], "!", 1) == 1);
+    close(pipes[3]);
+    CHECK(read(pipes[2], &c, 1) == 0);
+}
+
+static void readers_take_no_slot_and_are_seen(void **state)
+{
+    struct shared *s = *state;
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    int pipes[4];
+    pid_t readers[3];
+    char c;
+
+    setenv("TEST_HEAP", s->name, 1);
+    assert_int_equal(pipe(pipes) + pipe(pipes + 2), 0);
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_false(info.readers);
+    for (int i = 0; i < 3; i++) {
+        readers[i] = start_child(wait_as_reader, pipes);
+        assert_int_equal(read(pipes[0], &c, 1), 1);
+    }
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_true(info.readers);
+    assert_int_equal(info.processes, 1);
+    kill(readers[0], SIGKILL);
+    assert_int_equal(child_status(readers[0]), 128 + SIGKILL);
+    assert_int_equal(la_heap_recover(s->heap, NULL, NULL), 0);
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_true(info.readers);
+    close(pipes[3]);
+    assert_int_equal(child_status(readers[1]) + child_status(readers[2]), 0);
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_false(info.readers);
+    for (int i = 0; i < 3; i++)
+        close(pipes[i]);
 }
 
 static int free_the_text(struct la_heap *heap)
@@ -224,6 +313,8 @@ int main(void)
         shared_test(a_heap_is_attached_once_per_process),
         shared_test(a_heap_that_is_a_default_chain_is_not_detached),
         shared_test(another_process_sees_the_same_addresses),
+        shared_test(reader_sees_everything_and_changes_nothing),
+        shared_test(readers_take_no_slot_and_are_seen),
         shared_test(a_block_is_freed_by_another_process),
         shared_test(roots_are_found_by_name_and_listed_in_order),
         cmocka_unit_test(damaged_and_foreign_files_are_refused),

@@ -54,6 +54,12 @@ enum la_heap_flags {
      */
     LA_HEAP_FORK_REPORT = 1u << 0,
     LA_HEAP_NO_RECOVER = 1u << 1,   /* do not recover dead processes at attach (for fsck and tests) */
+    /*
+     * Map the heap for reading only: roots, la_load(), objects, la_heap_info(), la_heap_fsck(), la_heap_walk(). Everything that would change the
+     * heap is refused with -EROFS, freeing is a misuse, a store is SIGSEGV. Takes no process slot. What is read may be freed by others at
+     * the same time: validate it. A boundary only if the file belongs to another user (as shmserver's); else advisory.
+     */
+    LA_HEAP_READ_ONLY = 1u << 2,
 };
 
 /*
@@ -108,7 +114,7 @@ LA_API int la_heap_format(int fd, size_t size, uintptr_t address, const char *na
 /**
  * la_heap_attach_fd() - attach through @fd
  * @fd: opened by or for this process alone (its own open file description: it carries the process's death
- *      certificate), read and write; owned by the heap from now on, also on failure
+ *      certificate), read and write, or with LA_HEAP_READ_ONLY for reading; owned by the heap from now on, also on failure
  */
 LA_API int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret);
 
@@ -125,6 +131,7 @@ struct la_heap_info {
     uint32_t lanes;             /* in use now */
     uint64_t recovered_processes, recovered_blocks, recovered_bytes;   /* since creation */
     bool quarantined;           /* an invariant was found broken: nothing is allocated any more */
+    bool readers;               /* another process is attached by LA_HEAP_READ_ONLY */
 };
 
 LA_API int la_heap_info(struct la_heap *heap, struct la_heap_info *ret);

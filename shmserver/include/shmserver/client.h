@@ -54,11 +54,12 @@ LA_API struct shms_client *shms_disconnect(struct shms_client *client);
  * shms_heap_open() - attach to a heap of the daemon, or create it
  * @name:  see LA_HEAP_NAME_MAX
  * @size:  bytes, if it has to be created (as for la_heap_create()); 0: it must exist
- * @flags: OR of enum la_heap_flags and enum shms_open_flags
+ * @flags: OR of enum la_heap_flags and enum shms_open_flags; LA_HEAP_READ_ONLY needs right r only, and cannot be turned into writing
+ *         by processes of other users than the daemon's
  * @ret:   set on success, untouched on failure; ended by shms_heap_close(), or by la_heap_detach()
  *
  * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
- * -EACCES (it is another user's, see shms_heap_set_acl()),
+ * -EACCES (it is another user's, see shms_heap_set_acl()), -EROFS (it is sealed, and not to be read only),
  * -EDQUOT (this user's share of heaps or bytes is used up), those of la_heap_attach(), -ENOTCONN (the daemon is
  * gone: connect again), -ECHILD, -ETIMEDOUT, ...
  */
@@ -100,6 +101,14 @@ LA_API int shms_heap_remove(struct shms_client *client, const char *name);
  */
 LA_API int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t owner, uint32_t group, uint32_t mode);
 
+/**
+ * shms_heap_seal() - nobody can write into the heap any more, for good; it can be attached to with LA_HEAP_READ_ONLY
+ *
+ * Return: 0 (also when it is sealed already), -ENOENT, -EPERM (not the owner), -EBUSY (processes are attached for writing: they
+ * must leave first), -EOPNOTSUPP (the daemon is too old).
+ */
+LA_API int shms_heap_seal(struct shms_client *client, const char *name);
+
 /* A heap as the daemon sees it; its own attachment is not counted. Fields are only ever appended. */
 struct shms_heap {
     uint64_t struct_size;       /* in: sizeof(struct shms_heap) of the caller */
@@ -117,6 +126,8 @@ struct shms_heap {
     char name[LA_HEAP_NAME_MAX + 1];
     uint32_t group;             /* group id, see shms_heap_set_acl(); 0 from a daemon of protocol version 1, as mode */
     uint32_t mode;
+    uint32_t sealed;            /* 1: see shms_heap_seal() */
+    uint32_t unused;
 };
 
 /** shms_heap_info() - look at one heap; set @ret->struct_size first. Return: 0, -ENOENT, -EINVAL, ... */
@@ -129,6 +140,7 @@ enum shms_process_state {
     SHMS_CONNECTED = 0,         /* a connection without a heap */
     SHMS_ATTACHED = 1,          /* in the heap's table of processes, and alive */
     SHMS_DEAD = 2,              /* in the table, but dead: about to be recovered */
+    SHMS_READING = 3,           /* a connection that has heaps for reading only; heap: one of them */
 };
 
 /* A process of a heap, or a connection without a heap. Fields are only ever appended. */
@@ -175,6 +187,71 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
  * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old), ...
  */
 LA_API int shms_quota_set(struct shms_client *client, const struct shms_quota *quota);
+
+/**
+ * shms_metrics() - what a monitor wants to know, as OpenMetrics text
+ * @path: socket of the daemon, as for shms_connect(); the metrics' one is beside it, with ".metrics" at its end
+ * @each: called with one part after the other; the last ends with "# EOF"
+ *
+ * Return: 0, -ECONNREFUSED (no daemon), -EACCES, ...
+ */
+LA_API int shms_metrics(const char *path, void (*each)(void *user, const char *text, size_t size), void *user);
+
+enum shms_event_kind {
+    SHMS_EVENT_CREATED = 1,     /* a heap; pid, uid, command: who did it, as for the next ones */
+    SHMS_EVENT_REMOVED = 2,
+    SHMS_EVENT_SEALED = 3,
+    SHMS_EVENT_ACL = 4,         /* who may use it has changed */
+    SHMS_EVENT_ATTACHED = 5,
+    SHMS_EVENT_REFUSED = 6,     /* a request, for want of rights or for a limit */
+    SHMS_EVENT_DIED = 7,        /* a process that was attached: its obituary; pid as it saw itself, uid unknown */
+    SHMS_EVENT_KICKED = 8,      /* a process */
+};
+
+/* Something that happened. Fields are only ever appended. */
+struct shms_event {
+    uint64_t struct_size;
+    uint64_t serial;            /* grows by 1; a gap: events that are gone, or not for this user */
+    int64_t time;               /* seconds since 1970 */
+    uint64_t blocks, bytes;     /* DIED: held by it, and freed */
+    uint32_t kind;              /* enum shms_event_kind; others may be added */
+    int32_t pid;
+    uint32_t uid;               /* UINT32_MAX: unknown */
+    uint32_t published, undone; /* DIED: steps of it that were finished, undone */
+    uint32_t unused;
+    char command[16];
+    char heap[LA_HEAP_NAME_MAX + 1];    /* "": about none */
+};
+
+/**
+ * shms_events() - call @each for every event after @after that the daemon still knows (the last 1,024), oldest first
+ * @after: serial of the last event that is known; 0: from the oldest
+ *
+ * Root and the daemon's user are told everything, others what concerns them or their heaps.
+ *
+ * Return: number of events, or a negative errno.
+ */
+LA_API int shms_events(struct shms_client *client, uint64_t after, void (*each)(void *user, const struct shms_event *event), void *user);
+
+/**
+ * shms_kick() - end the connections of a process
+ * @pid:  as the daemon sees it
+ * @kill: end the process as well, by SIGKILL. Else it stays attached: memory that is mapped cannot be called back
+ *
+ * Return: 0, -ESRCH (it has no connection), -EPERM (of another user: only root and the daemon's user may; or the daemon may not kill it),
+ * -EINVAL (it is this process), -EOPNOTSUPP (the daemon is too old).
+ */
+LA_API int shms_kick(struct shms_client *client, int32_t pid, bool kill);
+
+/**
+ * shms_gc() - look for dead processes in all heaps now, and free removed heaps that nobody uses
+ * @recovered: set to the number of processes, @freed: of heaps; both may be NULL
+ *
+ * The daemon does so by itself when a connection ends; this is for who does not want to wait, and for processes that had none.
+ *
+ * Return: 0, -EPERM (only root and the daemon's user may), ...
+ */
+LA_API int shms_gc(struct shms_client *client, uint64_t *recovered, uint64_t *freed);
 
 LA_END_DECLS
 #endif
