@@ -491,8 +491,11 @@ static void thread_begins_anew_here(void)
 
 static void forget(struct la_heap *heap)
 {
+    /* A reader has no view, and is in no region map. */
+    uint32_t macros = heap->view ? heap->macro_count : 0;
+
     atomic_store(&heaps[heap->index], NULL);
-    for (uint32_t i = 0; i < heap->macro_count; i++)
+    for (uint32_t i = 0; i < macros; i++)
         for (unsigned s = 0; s < SLICES_PER_MACRO; s++) {
             uintptr_t address = (uintptr_t)heap->payload + i * MACRO_SIZE + s * SLICE_SIZE;
             const struct la_page *page = region_entry((void *)address);

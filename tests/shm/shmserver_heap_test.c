@@ -1,7 +1,9 @@
 /* shmserver_heap_test.c - what clients of a daemon get: heaps by name, exchanged blocks, and nothing lost with the dead. */
 #include "daemon.h"
 
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 
 enum { HEAP_SIZE = 64 << 20 };
 
@@ -465,6 +467,118 @@ static void file_of_a_heap_cannot_shrink_or_grow(void **state)
     shms_disconnect(client);
 }
 
+/* ---- containers ---- */
+
+/* The calling process, alone in new namespaces, sees only itself and a /dev/shm of its own. */
+static bool furnish_container(void)
+{
+    return mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("proc", "/proc", "proc", 0, NULL) == 0 &&
+           mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=4m") == 0 && getpid() == 1;
+}
+
+static bool containers_are_possible(void)
+{
+    int status = -1;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        if (unshare(CLONE_NEWPID | CLONE_NEWNS) < 0)
+            _exit(1);
+        pid = fork();
+        if (pid == 0)
+            _exit(furnish_container() ? 0 : 1);
+        _exit(waitpid(pid, &status, 0) == pid && status == 0 ? 0 : 1);
+    }
+    return waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+/* Process 1 of a container. @arg: pipe whose end it waits for. */
+static void live_in_a_container(int said, void *arg)
+{
+    struct shms_client *client;
+    struct la_heap *heap;
+    struct note *note;
+    const int *until = arg;
+    la_link *root;
+    char c;
+
+    if (unshare(CLONE_NEWPID | CLONE_NEWNS) < 0)
+        _exit(6);
+    if (fork() != 0) {
+        close(said);
+        child_stay();
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!furnish_container())
+        _exit(1);
+    client = connect_or_fail();
+    heap = open_or_fail(client, "shared", HEAP_SIZE);
+    if (la_heap_root(heap, "list", &root) < 0)
+        _exit(2);
+    /* One is linked, the others are held until the end. */
+    note = la_heap_hold(heap, sizeof(*note));
+    strcpy(note->text, "from a container");
+    if (la_push(heap, root, note, offsetof(struct note, next)) < 0)
+        _exit(3);
+    for (int i = 0; i < HELD; i++)
+        if (!la_heap_hold(heap, HELD_SIZE))
+            _exit(4);
+    child_say(said);
+    close(until[1]);
+    if (read(until[0], &c, 1) != 0)
+        _exit(5);
+}
+
+static bool one_container_is_recovered(void *arg)
+{
+    struct shms_heap info = { .struct_size = sizeof(info) };
+
+    return shms_heap_info(arg, "shared", &info) == 0 && info.recovered_processes == 1;
+}
+
+static void two_containers_share_a_heap_and_one_dies(void **state)
+{
+    struct shms_client *client = connect_or_fail();
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct child first, second;
+    struct la_heap *heap;
+    struct note *note;
+    la_link *root;
+    int until[2], notes = 0;
+
+    (void)state;
+    if (!containers_are_possible()) {
+        print_message("skipped: no right to make namespaces and mount in them\n");
+        shms_disconnect(client);
+        skip();
+    }
+    assert_int_equal(pipe2(until, O_CLOEXEC), 0);
+    first = child_start(live_in_a_container, until);
+    second = child_start(live_in_a_container, until);
+    heap = open_or_fail(client, "shared", 0);
+    assert_int_equal(shms_heap_info(client, "shared", &info), 0);
+    assert_int_equal(info.processes, 3);
+    /* Both are process 1 where they live. The death of one is not that of the other. */
+    assert_int_equal(child_end(&first, SIGKILL), -SIGKILL);
+    assert_true(wait_until(one_container_is_recovered, client));
+    assert_int_equal(shms_heap_info(client, "shared", &info), 0);
+    assert_int_equal(info.processes, 2);
+    assert_int_equal(info.recovered_blocks, HELD);
+    assert_int_equal(la_heap_root(heap, "list", &root), 0);
+    while ((note = la_take(heap, root, offsetof(struct note, next)))) {
+        assert_string_equal(note->text, "from a container");
+        la_free(note);
+        notes++;
+    }
+    assert_int_equal(notes, 2);
+    assert_int_equal(la_heap_fsck(heap, NULL, NULL, NULL), 0);
+    child_end(&second, SIGKILL);
+    close(until[0]);
+    close(until[1]);
+    shms_heap_close(client, heap);
+    shms_disconnect(client);
+}
+
 /* ---- lists, fork ---- */
 
 struct seen {
@@ -580,6 +694,7 @@ int main(void)
         with_daemon(client_whose_attach_failed_does_not_count_as_attached),
         with_daemon(client_whose_second_attach_was_refused_still_counts),
         with_daemon(file_of_a_heap_cannot_shrink_or_grow),
+        with_daemon(two_containers_share_a_heap_and_one_dies),
         with_daemon(list_of_more_heaps_than_a_message_holds_is_complete_and_in_order),
         with_daemon(processes_are_listed_with_what_the_kernel_says_of_them),
         with_daemon(child_of_a_fork_has_no_connection_but_may_make_one),

@@ -344,7 +344,8 @@ static void limits_on_heaps_hold(void **state)
 
 /* ---- socket activation ---- */
 
-static void exec_with_the_socket(const struct daemon *d, int listening)
+/* @metrics: -1: none */
+static void exec_with_the_socket(const struct daemon *d, int listening, int metrics)
 {
     const char *program = getenv("SHMSERVER");
     char *argv[] = { (char *)program, NULL };
@@ -352,8 +353,12 @@ static void exec_with_the_socket(const struct daemon *d, int listening)
 
     snprintf(pid, sizeof(pid), "%d", getpid());
     setenv("LISTEN_PID", pid, 1);
-    setenv("LISTEN_FDS", "1", 1);
-    dup2(listening, 3);
+    setenv("LISTEN_FDS", metrics < 0 ? "1" : "2", 1);
+    /* The order is the manager's. */
+    listening = fcntl(listening, F_DUPFD, 16);
+    dup2(metrics < 0 ? listening : fcntl(metrics, F_DUPFD, 16), 3);
+    if (metrics >= 0)
+        dup2(listening, 4);
     daemon_exec(d, argv);
 }
 
@@ -370,7 +375,7 @@ static void socket_of_a_service_manager_is_used_and_kept(void **state)
     d->pid = fork();
     assert_true(d->pid >= 0);
     if (d->pid == 0)
-        exec_with_the_socket(d, listening);
+        exec_with_the_socket(d, listening, -1);
     assert_true(daemon_wait(d));
     shms_disconnect(connect_or_fail());
 
@@ -385,6 +390,47 @@ static void socket_of_a_service_manager_is_used_and_kept(void **state)
     assert_int_equal(daemon_stop(d, SIGTERM), 0);
     assert_true(exists(d->socket));
     close(listening);
+}
+
+static int listen_on(const char *path, int type)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, type, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
+}
+
+static void count_text(void *user, const char *text, size_t size)
+{
+    (void)text;
+    *(size_t *)user += size;
+}
+
+static void service_manager_may_hand_over_the_metrics_socket_too(void **state)
+{
+    struct daemon *d = *state;
+    char path[128];
+    int listening = listen_on(d->socket, SOCK_SEQPACKET), metrics;
+    size_t size = 0;
+
+    snprintf(path, sizeof(path), "%s.metrics", d->socket);
+    metrics = listen_on(path, SOCK_STREAM);
+    fflush(stdout);
+    d->pid = fork();
+    assert_true(d->pid >= 0);
+    if (d->pid == 0)
+        exec_with_the_socket(d, listening, metrics);
+    assert_true(daemon_wait(d));
+    shms_disconnect(connect_or_fail());
+    assert_int_equal(shms_metrics(NULL, count_text, &size), 0);
+    assert_true(size > 100);
+    assert_int_equal(daemon_stop(d, SIGTERM), 0);
+    assert_true(exists(d->socket) && exists(path));
+    close(listening);
+    close(metrics);
 }
 
 #define with_daemon(test) cmocka_unit_test_setup_teardown(test, daemon_setup, daemon_teardown)
@@ -409,6 +455,7 @@ int main(void)
         without_daemon(wrong_options_are_refused),
         without_daemon(limits_on_heaps_hold),
         without_daemon(socket_of_a_service_manager_is_used_and_kept),
+        without_daemon(service_manager_may_hand_over_the_metrics_socket_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
