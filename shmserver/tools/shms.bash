@@ -30,7 +30,7 @@ _shms()
     elif [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --kill --help --usage --version' -- "$current")
     elif [[ -z $command ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl seal roots who kick gc obituary watch metrics doctor quota' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl seal roots who kick gc obituary top watch metrics doctor quota' -- "$current")
     elif [[ $command == @(info|rm|clients|fsck|acl|seal|roots|obituary|watch) ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_shms_heaps "${place[@]}")" -- "$current")
     elif [[ $command == kick ]]; then

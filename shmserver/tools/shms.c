@@ -300,6 +300,7 @@ static const struct command {
     { "gc", 0, 0, command_gc, EITHER },
     { "obituary", 0, 1, command_obituary, DAEMON },
     { "metrics", 0, 0, command_metrics, DAEMON },
+    { "top", 0, 0, command_top, EITHER },
     { "watch", 0, 1, command_watch, DAEMON },
     { "quota", 0, 5, command_quota, DAEMON },
     { "doctor", 0, 0, command_doctor, NOTHING },
@@ -365,7 +366,7 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\nwatch [NAME]\nmetrics\ndoctor\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\ntop\nwatch [NAME]\nmetrics\ndoctor\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
                "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck or doctor found errors." };
     const struct command *command;

@@ -30,6 +30,7 @@ int shms_leave(const struct shms *shms, struct la_heap *heap);
 
 /* Each command: its exit status. */
 int command_doctor(const struct shms *shms);
+int command_top(const struct shms *shms);
 int command_obituary(const struct shms *shms);
 int command_roots(const struct shms *shms);
 int command_watch(const struct shms *shms);
