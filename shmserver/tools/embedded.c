@@ -188,9 +188,9 @@ static int recover_heap(void *user, const char *name)
     return n;
 }
 
-int embedded_gc(uint64_t *recovered)
+int embedded_gc(const char *name, uint64_t *recovered)
 {
-    int n = for_each_name(recover_heap, NULL);
+    int n = name ? recover_heap(NULL, name) : for_each_name(recover_heap, NULL);
 
     *recovered = n < 0 ? 0 : (uint64_t)n;
     return n < 0 ? n : 0;

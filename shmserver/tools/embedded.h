@@ -12,7 +12,7 @@ int embedded_create(const char *name, size_t size);
 int embedded_info(const char *name, struct shms_heap *ret);
 int embedded_list(void (*each)(void *user, const struct shms_heap *heap), void *user);
 int embedded_processes(const char *name, void (*each)(void *user, const struct shms_process *process), void *user);
-/* Free what dead processes held, in all heaps. @recovered: set to how many there were. */
-int embedded_gc(uint64_t *recovered);
+/* Free what dead processes held. @name: only in this heap; NULL: in all. @recovered: set to how many there were. */
+int embedded_gc(const char *name, uint64_t *recovered);
 
 #endif

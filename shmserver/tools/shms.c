@@ -223,8 +223,13 @@ static int command_gc(const struct shms *shms)
 {
     uint64_t recovered = 0, freed = 0;
     struct table *table;
-    int r = shms->embedded ? embedded_gc(&recovered) : shms_gc(shms->client, &recovered, &freed);
+    int r;
 
+    if (shms->arg_count && !shms->embedded) {
+        fputs("shms: gc of one heap is for --embedded ones; a daemon looks at all of its heaps\n", stderr);
+        return EXIT_USAGE;
+    }
+    r = shms->embedded ? embedded_gc(shms->arg_count ? shms->args[0] : NULL, &recovered) : shms_gc(shms->client, &recovered, &freed);
     if (r < 0)
         return shms_fail();
     table = table_begin(TABLE_FIELDS, shms->json);
@@ -297,7 +302,7 @@ static const struct command {
     { "roots", 1, 1, command_roots, EITHER },
     { "who", 1, 1, command_who, EITHER },
     { "kick", 1, 1, command_kick, DAEMON },
-    { "gc", 0, 0, command_gc, EITHER },
+    { "gc", 0, 1, command_gc, EITHER },
     { "obituary", 0, 1, command_obituary, DAEMON },
     { "metrics", 0, 0, command_metrics, DAEMON },
     { "top", 0, 0, command_top, EITHER },
@@ -366,7 +371,7 @@ static const struct command *find_command(const struct shms *shms)
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
-        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc\nobituary [NAME]\ntop\nwatch [NAME]\nmetrics\ndoctor\nquota [USER [LIMIT=N...]]",
+        .args_doc = "ls\ninfo NAME\ncreate NAME SIZE\nrm NAME...\nclients [NAME]\nfsck NAME\nacl NAME [MODE] [OWNER][:GROUP]\nseal NAME\nroots NAME\nwho ADDRESS\nkick PID\ngc [NAME]\nobituary [NAME]\ntop\nwatch [NAME]\nmetrics\ndoctor\nquota [USER [LIMIT=N...]]",
         .doc = "Look at heaps that processes share, make and remove them.\v"
                "SIZE is in bytes, or with K, M, G, T: 512M. Exit status: 0; 1 refused; 2 wrong usage; 3 no daemon; 4 fsck or doctor found errors." };
     const struct command *command;
