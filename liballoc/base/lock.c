@@ -5,6 +5,7 @@
 #include <linux/futex.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef NDEBUG
@@ -15,6 +16,9 @@ static void rank_push(uint8_t rank, bool peer)
 {
     assert(rank > 0 && rank < RANK_COUNT && "lock not initialised");
     assert(held >> (rank + peer) == 0 && "locks are taken in rising rank");
+    /* Not remembered: a jump may leave it taken, and a handler may come while it is held. */
+    if (rank == RANK_CHAIN)
+        return;
     if (held & (1u << rank))
         peers[rank]++;
     held |= 1u << rank;
@@ -30,7 +34,7 @@ static void rank_forget(uint8_t rank)
 
 static void rank_pop(uint8_t rank)
 {
-    assert(held & (1u << rank));
+    assert(rank == RANK_CHAIN || held & (1u << rank));
     rank_forget(rank);
 }
 #else
@@ -39,12 +43,25 @@ static void rank_pop(uint8_t rank)
 #define rank_pop(rank) ((void)(rank))
 #endif
 
-static void futex(_Atomic(uint32_t) *word, int operation, uint32_t value)
-{
-    int saved = errno;
+enum { CONTENDED = 1 };
+/* A fixed bound, generous: who holds a chain's lock for so long has been stopped, or has jumped out of the call that took it. */
+enum { PATIENCE_MS = 1000 };
 
-    syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+static __thread uint32_t self;      /* twice the thread's number in the kernel, once it was asked for */
+
+static uint32_t my_name(void)
+{
+    if (unlikely(self == 0))
+        self = (uint32_t)syscall(SYS_gettid) << 1;
+    return self;
+}
+
+static int futex(_Atomic(uint32_t) *word, int operation, uint32_t value, const struct timespec *timeout)
+{
+    int saved = errno, r = (int)syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0) < 0 ? -errno : 0;
+
     errno = saved;
+    return r;
 }
 
 /* ---- signals ---- */
@@ -65,9 +82,14 @@ void signals_hold(void)
     static const uint64_t synchronous = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) |
                                         1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
     const uint64_t others = ~synchronous;
+    uint64_t before;
 
-    if (holds++ == 0)
-        set_mask(SIG_BLOCK, &others, &mask_before);
+    /* Counted once they are held: a handler that comes before that may jump away. */
+    if (holds == 0) {
+        set_mask(SIG_BLOCK, &others, &before);
+        mask_before = before;
+    }
+    holds++;
 }
 
 void signals_release(void)
@@ -78,6 +100,7 @@ void signals_release(void)
 
 void lock_child(void)
 {
+    self = 0;
     if (holds > 0)
         set_mask(SIG_SETMASK, &mask_before, NULL);
     holds = 0;
@@ -90,36 +113,71 @@ static bool holds_signals(const struct la_lock *lock)
 
 /* ---- locks ---- */
 
-static void take(struct la_lock *lock)
+/* The word says that somebody may sleep; false: it has changed. */
+static bool is_contended(struct la_lock *lock, uint32_t seen)
+{
+    return seen & CONTENDED || atomic_compare_exchange_strong_explicit(&lock->word, &seen, seen | CONTENDED, memory_order_relaxed,
+                                                                       memory_order_relaxed);
+}
+
+/* @patience NULL: for ever. false: it has run out. */
+static bool wait_for(struct la_lock *lock, const struct timespec *patience)
+{
+    for (;;) {
+        uint32_t seen = 0;
+
+        /* Acquire: pairs with the release in lock_give(). Others may sleep as well. */
+        if (atomic_compare_exchange_strong_explicit(&lock->word, &seen, my_name() | CONTENDED, memory_order_acquire, memory_order_relaxed))
+            return true;
+        if (is_contended(lock, seen) && futex(&lock->word, FUTEX_WAIT, seen | CONTENDED, patience) == -ETIMEDOUT)
+            return false;
+    }
+}
+
+static bool take(struct la_lock *lock, const struct timespec *patience)
 {
     uint32_t seen = 0;
 
-    if (holds_signals(lock))
-        signals_hold();
     /* Acquire: pairs with the release in lock_give(). */
-    if (likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, 1, memory_order_acquire, memory_order_relaxed)))
-        return;
-    while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
-        futex(&lock->word, FUTEX_WAIT, 2);
+    return likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, my_name(), memory_order_acquire, memory_order_relaxed)) ||
+           wait_for(lock, patience);
 }
 
 void lock_take(struct la_lock *lock)
 {
+    if (holds_signals(lock))
+        signals_hold();
     rank_push(lock->rank, false);
-    take(lock);
+    take(lock, NULL);
 }
 
 void lock_take_peer(struct la_lock *lock)
 {
+    if (holds_signals(lock))
+        signals_hold();
     rank_push(lock->rank, true);
-    take(lock);
+    take(lock, NULL);
+}
+
+bool lock_take_patiently(struct la_lock *lock)
+{
+    static const struct timespec patience = { .tv_sec = PATIENCE_MS / 1000, .tv_nsec = PATIENCE_MS % 1000 * 1000000l };
+
+    assert(!holds_signals(lock));
+    rank_push(lock->rank, false);
+    return take(lock, &patience);
+}
+
+bool lock_is_mine(const struct la_lock *lock)
+{
+    return (atomic_load_explicit(&lock->word, memory_order_relaxed) & ~(uint32_t)CONTENDED) == my_name();
 }
 
 void lock_give(struct la_lock *lock)
 {
     rank_pop(lock->rank);
-    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)
-        futex(&lock->word, FUTEX_WAKE, 1);
+    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) & CONTENDED)
+        futex(&lock->word, FUTEX_WAKE, 1, NULL);
     if (holds_signals(lock))
         signals_release();
 }

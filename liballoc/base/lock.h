@@ -1,7 +1,8 @@
 /*
  * lock.h - a mutex of one word, usable before libc is ready and after fork.
  *
- * word: 0 free, 1 taken, 2 taken and somebody may sleep. U. Drepper, "Futexes Are Tricky" (2011), mutex 2.
+ * word: 0 free; else twice the number of the thread that has it, odd: somebody may sleep. After U. Drepper, "Futexes Are Tricky" (2011),
+ * mutex 2.
  * Rank: locks are taken in rising rank only; debug builds check it (see enum lock_rank).
  */
 #ifndef BASE_LOCK_H
@@ -42,6 +43,13 @@ void lock_take(struct la_lock *lock);
 /* The same for one of several locks of one rank, by a caller that has an order for them. */
 void lock_take_peer(struct la_lock *lock);
 void lock_give(struct la_lock *lock);
+/*
+ * Of rank RANK_CHAIN, whose holder may have jumped out of the call that took it (siglongjmp from a handler), and gives it back when it calls the
+ * next time: false after a second without it.
+ */
+bool lock_take_patiently(struct la_lock *lock);
+/* The calling thread has it: it is in a handler, or has jumped. */
+bool lock_is_mine(const struct la_lock *lock);
 /* After fork: the child is alone, whoever held it is gone. */
 void lock_reset(struct la_lock *lock);
 /* After fork, in the child, when all locks are reset: what the forking thread held is held no more. */

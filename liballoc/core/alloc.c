@@ -91,7 +91,7 @@ void *la_malloc(size_t size)
 /* Of a chain that a signal handler may name while a slow path of this thread is at work on it; la_malloc() has the default chain closed. */
 static void *alloc_named(struct la_chain *chain, size_t size)
 {
-    return unlikely(la_tls_busy) ? alloc_slow(size, chain) : alloc_from(chain, size);
+    return unlikely(la_tls_slow != NULL) ? alloc_slow(size, chain) : alloc_from(chain, size);
 }
 
 void *la_chain_alloc(struct la_chain *chain, size_t size)
@@ -173,19 +173,13 @@ static const char *why_not(const struct la_chain *chain, const struct la_page *p
         return NULL;    /* claimed before */
     if (!page_is_block_start(page, block))
         return "is not the start of a block";
+    if (page_block_is_queued(block))
+        return "was freed already (by another thread than its owner)";
     if (!page_block_is_marked(block) && *(const uint64_t *)block != ~la_free_mark)
         return NULL;
     /* The mark may have come by copying freed memory: look. */
     if (chain && (pool_bin_holds(chain, page->size_class, block) || page_block_is_free(page, block)))
         return "was freed already";
-    if (!chain) {
-        /* Another thread's: a link that leads to a block of the same chain says it waits in a queue. */
-        void *next = page->block_size > 8 ? *page_link(page, (void *)(uintptr_t)block) : (void *)1;
-        const struct la_page *there = next == (void *)1 ? NULL : region_page(next);
-        if (!next || (there && atomic_load_explicit(&there->chain, memory_order_relaxed) ==
-                                   atomic_load_explicit(&page->chain, memory_order_relaxed)))
-            return "was freed already (by another thread than its owner)";
-    }
     return NULL;
 }
 
@@ -202,11 +196,31 @@ static void report(const struct la_page *page, const void *block, const char *wh
     }
 }
 
+/* The block of another thread, or of a chain that is at work in the call which a handler interrupted. */
+static void free_other(struct la_page *page, void *block, bool gather)
+{
+    const char *why = why_not(NULL, page, block);
+
+    if (why) {
+        report(page, block, why);
+        return;
+    }
+    counted_back(atomic_load_explicit(&page->chain, memory_order_relaxed), page, block);
+    if (gather)
+        remote_free(la_tls_own, page, block);
+    else
+        remote_free_now(page, block);
+}
+
 static void free_shared_chain(struct la_chain *chain, struct la_page *page, void *block)
 {
     const char *why;
 
-    lock_take(&chain->lock);
+    slow_work_on(chain);
+    if (unlikely(!lock_take_patiently(&chain->lock))) {
+        free_other(page, block, false);
+        return;
+    }
     why = why_not(chain, page, block);
     if (!why) {
         counted_back(chain, page, block);
@@ -225,27 +239,13 @@ static void free_own(struct la_chain *chain, struct la_page *page, void *block)
         report(page, block, why);
         return;
     }
+    slow_work_on(chain);
     counted_back(chain, page, block);
     pool_free(chain, page, block);
 }
 
-static void free_other(struct la_page *page, void *block)
-{
-    const char *why = why_not(NULL, page, block);
-
-    if (why) {
-        report(page, block, why);
-        return;
-    }
-    counted_back(atomic_load_explicit(&page->chain, memory_order_relaxed), page, block);
-    if (la_tls_own && la_tls_busy == 1)
-        remote_free(la_tls_own, page, block);
-    else
-        remote_free_now(page, block);
-}
-
-/* @own: the thread's default chain. */
-static void free_page_block(struct la_chain *own, struct la_page *page, void *block)
+/* @nested: in a handler. The interrupted call may be at work on the chain, or hold its lock. */
+static void free_page_block(bool nested, struct la_page *page, void *block)
 {
     const char *why = page->kind == PAGE_SMALL ? NULL : claim_large(page, block);
     struct la_chain *owner;
@@ -260,33 +260,34 @@ static void free_page_block(struct la_chain *own, struct la_page *page, void *bl
         huge_free(page);
         return;
     }
-    /* busy > 1: in a signal handler. The interrupted call may be at work on the chain, or hold its lock. */
-    if (unlikely(la_tls_busy > 1))
-        free_other(page, block);
+    if (unlikely(nested))
+        free_other(page, block, false);
     else if (owner->flags & LA_CHAIN_MT)
         free_shared_chain(owner, page, block);
-    else if (owner == la_tls_own || owner == own)
+    else if (owner == la_tls_own || owner == la_tls_closed)
         free_own(owner, page, block);
     else
-        free_other(page, block);
+        free_other(page, block, la_tls_own != NULL);
 }
 
 static NOINLINE void free_slow(void *block)
 {
-    struct la_chain *own;
+    struct slow_path slow;
     struct la_page *page;
+    bool nested;
     int saved;
 
     if (!block)
         return;
     saved = errno;
+    nested = thread_is_in_slow_path();
     page = region_page(block);
-    own = slow_begin();
+    slow_begin(&slow);
     if (page && !page_is_shared(page))
-        free_page_block(own, page, block);
-    else if (!shared_free(block))
+        free_page_block(nested, page, block);
+    else if (!shared_free(block, nested))
         report(NULL, block, foreign_text);
-    slow_end(own);
+    slow_end(&slow);
     errno = saved;
 }
 
@@ -355,26 +356,36 @@ static void note_size(struct la_page *page, void *block, size_t size)
     counted_resized(owner, page, block, counted_size(owner, page, block), size);
 }
 
+static bool resize_large(struct la_chain *owner, struct la_page *page, size_t size)
+{
+    bool shared = owner->flags & LA_CHAIN_MT, ok;
+
+    if (!shared && owner != la_tls_own && owner != la_tls_closed)
+        return false;
+    slow_work_on(owner);
+    if (shared && !lock_take_patiently(&owner->lock))
+        return false;
+    ok = pool_resize_large(owner, page, size);
+    if (shared)
+        lock_give(&owner->lock);
+    return ok;
+}
+
 /* Grow or shrink where it lies; the block's address afterwards, NULL: it must be copied. */
 static void *resize_bytes(struct la_page *page, void *block, size_t size)
 {
-    struct la_chain *owner, *own;
-    bool ok = false;
+    struct slow_path slow;
+    struct la_chain *owner;
+    bool ok;
 
-    if (page->kind == PAGE_SMALL || la_tls_busy)
+    if (page->kind == PAGE_SMALL || thread_is_in_slow_path())
         return NULL;
     if (page->kind == PAGE_HUGE)
         return size > MACRO_SIZE ? huge_resize(page, size) : NULL;
     owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
-    own = slow_begin();
-    if (owner->flags & LA_CHAIN_MT) {
-        lock_take(&owner->lock);
-        ok = pool_resize_large(owner, page, size);
-        lock_give(&owner->lock);
-    } else if (owner == la_tls_own || owner == own) {
-        ok = pool_resize_large(owner, page, size);
-    }
-    slow_end(own);
+    slow_begin(&slow);
+    ok = resize_large(owner, page, size);
+    slow_end(&slow);
     return ok ? block : NULL;
 }
 
@@ -398,7 +409,7 @@ static const char *why_not_resize(const struct la_page *page, const void *block)
 {
     struct la_chain *owner;
 
-    if (!page || page->kind != PAGE_SMALL || likely(!page_block_is_marked(block)))
+    if (!page || page->kind != PAGE_SMALL || likely(!page_block_is_marked(block) && !page_block_is_queued(block)))
         return NULL;
     owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
     return why_not(owner == la_tls_own ? owner : NULL, page, block);

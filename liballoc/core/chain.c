@@ -203,15 +203,39 @@ int la_chain_reset(struct la_chain *chain)
 
     if (r < 0)
         return r;
+    signals_hold();
     /* What this thread has gathered for the chain would come back after its pages are gone. */
     if (la_tls_own)
         remote_flush(la_tls_own);
     chain_drop_memory(chain);
+    signals_release();
     chain->taken = chain->large_allocated = 0;
     atomic_store_explicit(&chain->requested, 0, memory_order_relaxed);
     atomic_store_explicit(&chain->counted_allocations, 0, memory_order_relaxed);
     atomic_store_explicit(&chain->counted_frees, 0, memory_order_relaxed);
     return 0;
+}
+
+static void destroy(struct la_chain *chain)
+{
+    if (la_tls_own)
+        remote_flush(la_tls_own);
+    if (chain->segment) {
+        huge_free_all(chain);
+        if (segment_is_direct(chain->segment))
+            region_clear(chain->segment->first, chain->segment->slice_count);
+        else
+            region_window_remove(chain->segment);
+        chains_remove(chain);
+        return;
+    }
+    chain_drop_memory(chain);
+    lock_take(&chain->source->lock);
+    chain->source->users--;
+    lock_give(&chain->source->lock);
+    if (hides_bins(chain->flags))
+        la_meta_free(chain->bins, sizeof(chain->fast));
+    chain_delete(chain);
 }
 
 int la_chain_destroy(struct la_chain *chain)
@@ -226,24 +250,9 @@ int la_chain_destroy(struct la_chain *chain)
     if (atomic_load_explicit(&chain->default_users, memory_order_acquire) > 0)
         return la_fail(-EBUSY, "chain %p is the default chain of %u threads: put the previous one back first", (void *)chain,
                        atomic_load_explicit(&chain->default_users, memory_order_relaxed));
-    if (la_tls_own)
-        remote_flush(la_tls_own);
-    if (chain->segment) {
-        huge_free_all(chain);
-        if (segment_is_direct(chain->segment))
-            region_clear(chain->segment->first, chain->segment->slice_count);
-        else
-            region_window_remove(chain->segment);
-        chains_remove(chain);
-        return 0;
-    }
-    chain_drop_memory(chain);
-    lock_take(&chain->source->lock);
-    chain->source->users--;
-    lock_give(&chain->source->lock);
-    if (hides_bins(chain->flags))
-        la_meta_free(chain->bins, sizeof(chain->fast));
-    chain_delete(chain);
+    signals_hold();
+    destroy(chain);
+    signals_release();
     return 0;
 }
 
@@ -287,9 +296,8 @@ static COLD bool reclaim(struct la_chain *chain, size_t size)
 }
 
 /*
- * la_tls_busy tells a signal handler that it interrupted a slow path of this thread, whose structures and locks it
- * must not touch: it gets a block that belongs to nobody. A jump out of the interrupted call (siglongjmp) leaves the
- * count up until a call from further up the stack shows it (thread_begins_anew()).
+ * A signal handler that interrupted a slow path of this thread must not touch its structures and locks: it gets a block that belongs to
+ * nobody.
  */
 static void *alloc_detached(const struct la_chain *chain, size_t alignment, size_t size)
 {
@@ -301,32 +309,54 @@ static void *alloc_once(struct la_chain *chain, size_t alignment, size_t size, b
     return alignment ? pool_alloc_aligned(chain, alignment, size) : pool_alloc(chain, size, zeroed);
 }
 
+/* @bytes: what @size takes in this chain. */
+static void *alloc_counted(struct la_chain *chain, size_t alignment, size_t size, size_t bytes, bool *zeroed)
+{
+    void *block = alloc_once(chain, alignment, bytes, zeroed);
+
+    if (unlikely(!block) && reclaim(chain, bytes))
+        block = alloc_once(chain, alignment, bytes, zeroed);
+    if (block)
+        counted_out(chain, block, size);
+    return block;
+}
+
+static void *alloc_locked(struct la_chain *chain, size_t alignment, size_t size, size_t bytes, bool *zeroed)
+{
+    void *block;
+
+    if (unlikely(!lock_take_patiently(&chain->lock))) {
+        block = alloc_detached(chain, alignment, size);
+        if (!block)
+            la_fail(-EBUSY, "chain %p has been locked for a second: a signal handler has jumped out of a thread's call on it (siglongjmp); that "
+                            "thread's next call gives it back", (void *)chain);
+        return block;
+    }
+    block = alloc_counted(chain, alignment, size, bytes, zeroed);
+    lock_give(&chain->lock);
+    return block;
+}
+
 /* @alignment 0: the usual. */
 static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *zeroed)
 {
-    struct la_chain *own;
+    struct slow_path slow;
     size_t bytes;
     void *block;
 
     *zeroed = false;
-    if (unlikely(la_tls_busy) && !thread_begins_anew())
+    if (thread_is_in_slow_path())
         return alloc_detached(chain, alignment, size);
     if (chain->kind == CHAIN_HEAP)
         return shared_alloc(chain, size, alignment);
     chain = resolve(chain);
     if (!chain || __builtin_add_overflow(size, counted_tail(chain), &bytes))
         return NULL;
-    own = slow_begin();
-    if (chain->flags & LA_CHAIN_MT)
-        lock_take(&chain->lock);
-    block = alloc_once(chain, alignment, bytes, zeroed);
-    if (unlikely(!block) && reclaim(chain, bytes))
-        block = alloc_once(chain, alignment, bytes, zeroed);
-    if (block)
-        counted_out(chain, block, size);
-    if (chain->flags & LA_CHAIN_MT)
-        lock_give(&chain->lock);
-    slow_end(own);
+    slow_begin(&slow);
+    slow_work_on(chain);
+    block = chain->flags & LA_CHAIN_MT ? alloc_locked(chain, alignment, size, bytes, zeroed)
+                                       : alloc_counted(chain, alignment, size, bytes, zeroed);
+    slow_end(&slow);
     if (unlikely(!block) && chain->segment)
         la_fail(-ENOMEM, "the user buffer of %zu bytes has no room for %zu bytes: free blocks or give it more memory",
                 chain->segment->size, size);

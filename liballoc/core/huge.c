@@ -334,20 +334,20 @@ void *huge_alloc(struct la_chain *chain, size_t size, size_t alignment, bool *ze
 
 void huge_free(struct la_page *page)
 {
-    leave(page);
-    if (!page->listed) {    /* detached */
-        unmap(page->mapping, page->mapping_size);
-        return;
-    }
     signals_hold();
-    lock_take(&huge_lock);
-    unlink_live(page);
-    lock_give(&huge_lock);
-    give_memory(page);
+    leave(page);
+    if (page->listed) {
+        lock_take(&huge_lock);
+        unlink_live(page);
+        lock_give(&huge_lock);
+        give_memory(page);
+    } else {    /* detached */
+        unmap(page->mapping, page->mapping_size);
+    }
     signals_release();
 }
 
-void *huge_resize(struct la_page *page, size_t size)
+static void *resize(struct la_page *page, size_t size)
 {
     size_t offset = page->start - (uintptr_t)page->mapping;
     size_t need = align_up(offset + size, os_page_size());
@@ -378,6 +378,16 @@ void *huge_resize(struct la_page *page, size_t size)
     lock_give(&huge_lock);
     enter(page);
     return (void *)page->start;
+}
+
+void *huge_resize(struct la_page *page, size_t size)
+{
+    void *block;
+
+    signals_hold();
+    block = resize(page, size);
+    signals_release();
+    return block;
 }
 
 void *huge_alloc_detached(size_t size)

@@ -70,6 +70,13 @@ static void relist(struct la_chain *chain, struct la_macro *m)
     chain->run_mask |= 1ull << run;
 }
 
+void macro_list_anew(struct la_chain *chain, struct la_macro *m)
+{
+    m->run = 0;
+    m->next = m->prev = NULL;
+    relist(chain, m);
+}
+
 void macro_join(struct la_chain *chain, struct la_macro *m)
 {
     m->chain = chain;

@@ -46,6 +46,8 @@ static inline bool segment_is_direct(const struct la_segment *s)
 /* chain->macros and chain->by_run (E4). */
 void macro_join(struct la_chain *chain, struct la_macro *m);
 void macro_leave(struct la_chain *chain, struct la_macro *m);
+/* On chain->by_run, whose lists have been forgotten. */
+void macro_list_anew(struct la_chain *chain, struct la_macro *m);
 
 /*
  * A page of @n slices for @chain out of its own macro blocks, the start a multiple of @step slices; kind still PAGE_NONE, not

@@ -26,13 +26,15 @@ void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, u
     page->divisor = page_divisor(size);
     page->bin_offset = (uint16_t)(c * sizeof(struct la_bin));
     page->size_class = (uint8_t)c;
-    page->kind = PAGE_SMALL;
     page->capacity = (uint32_t)(bytes / size);
     page->bump = page->used = page->free_count = 0;
     page->free = NULL;
     page->listed = 0;
     atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
-    atomic_store_explicit(&page->fast_chain, chain->bins == chain->fast ? chain : NULL, memory_order_relaxed);
+    page_open_to_fast_path(page, chain);
+    /* Last: from here on it is a page, also for repair.c. */
+    atomic_signal_fence(memory_order_release);
+    page->kind = PAGE_SMALL;
 }
 
 /* Write after free: the link cannot be trusted any more. Forget the list; its blocks stay allocated. */
@@ -56,8 +58,10 @@ static unsigned take_listed(struct la_page *page, void **out, unsigned wanted)
             list_is_corrupt(page, block);
             break;
         }
-        *block = la_free_mark;
+        /* One of 8 bytes must not lose its link while it is on the list: see repair.c. */
         page->free = next;
+        atomic_signal_fence(memory_order_release);
+        *block = la_free_mark;
         page->free_count--;
         out[n++] = block;
     }
@@ -70,7 +74,6 @@ static unsigned take_fresh(struct la_page *page, void **out, unsigned wanted)
     unsigned n = MIN(MIN(wanted, page->capacity - page->bump), MAX(4096u / page->block_size, 1u));
     char *first = (char *)page->start + (size_t)page->bump * page->block_size;
 
-    page->bump += n;
     /* Highest first, so that they are handed out in rising order. */
     for (unsigned i = 0; i < n; i++) {
         uint64_t *block = (uint64_t *)(first + (size_t)(n - 1 - i) * page->block_size);
@@ -78,6 +81,9 @@ static unsigned take_fresh(struct la_page *page, void **out, unsigned wanted)
         *block = la_free_mark;
         out[i] = block;
     }
+    /* Not before they carry the mark: see repair.c. */
+    atomic_signal_fence(memory_order_release);
+    page->bump += n;
     return n;
 }
 
@@ -100,6 +106,7 @@ bool page_put(struct la_page *page, void *block)
     assert(page->used > 0);
     *(uint64_t *)block = ~la_free_mark;
     *page_link(page, block) = page->free;
+    atomic_signal_fence(memory_order_release);
     page->free = block;
     page->free_count++;
     page->used--;

@@ -1,8 +1,8 @@
 /*
  * page.h - a page: slices that hold blocks of one class, and its list of free blocks, in band.
  *
- * The first word of a free block says where it is: la_free_mark (a secret of the process) in a bin, in a queue or in a
- * batch, its complement on its page's list; the link of the list is in the second word. A block is handed out only if it
+ * The first word of a free block says where it is: la_free_mark (a secret of the process) in a bin, la_queue_mark() in a remote free queue
+ * or a batch for one, the complement of the first on its page's list; the link is in the second word. A block is handed out only if it
  * carries the mark, and loses it then: a block that was freed twice, or written to after it was freed, is found out
  * before it can do harm, when its second entry surfaces. (Reading the mark in free() would find it earlier, at the price of a
  * cache miss per free of a cold block: measured, that doubles the time of random replacement. Two quick looks at the bin's
@@ -52,6 +52,17 @@ static inline bool page_block_is_marked(const void *block)
     return *(const uint64_t *)block == la_free_mark;
 }
 
+/* Of a block that waits for its owner. */
+static inline uint64_t la_queue_mark(void)
+{
+    return la_free_mark ^ 1;
+}
+
+static inline bool page_block_is_queued(const void *block)
+{
+    return *(const uint64_t *)block == la_queue_mark();
+}
+
 /* Choose la_free_mark, once: never 0, as before that, nor 1, as la_no_block. */
 void page_mark_init(void);
 
@@ -60,6 +71,12 @@ void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, u
 
 /* Move up to @wanted free blocks, marked, to @out, lowest address last; returns how many. */
 unsigned page_take(struct la_page *page, void **out, unsigned wanted);
+
+/* The fast path frees into bins that are open to it: not into those of a thread-safe chain, say. */
+static inline void page_open_to_fast_path(struct la_page *page, struct la_chain *chain)
+{
+    atomic_store_explicit(&page->fast_chain, chain->bins == chain->fast ? chain : NULL, memory_order_relaxed);
+}
 
 /* Put one marked block back on the page's list; false: it was no free block, reported. The caller looks after chain->avail. */
 bool page_put(struct la_page *page, void *block);

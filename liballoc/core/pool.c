@@ -298,7 +298,7 @@ static unsigned room_limit(unsigned c)
     return (unsigned)MIN(MAX(n, (size_t)64), (size_t)2048);
 }
 
-static bool grow_room(struct la_chain *chain, unsigned c)
+static bool grow_room_held(struct la_chain *chain, unsigned c)
 {
     struct la_bin_room old = chain->rooms[c];
     unsigned n = pool_bin_count(chain, c), capacity = MIN(old.capacity * 2, room_limit(c));
@@ -319,6 +319,17 @@ static bool grow_room(struct la_chain *chain, unsigned c)
     return true;
 }
 
+/* No handler jumps out of it: the bin would have the top of one stack and the base of another. */
+static bool grow_room(struct la_chain *chain, unsigned c)
+{
+    bool grown;
+
+    signals_hold();
+    grown = grow_room_held(chain, c);
+    signals_release();
+    return grown;
+}
+
 /* Once in a while look at one bin: what has not moved since the last visit goes back, half of it at a time. */
 static void scavenge(struct la_chain *chain)
 {
@@ -334,6 +345,8 @@ static void scavenge(struct la_chain *chain)
 
 static void free_large(struct la_chain *chain, struct la_page *page)
 {
+    page->free_count = 1;   /* for repair.c; not used == 0, which says the same of a block in a queue */
+    atomic_signal_fence(memory_order_release);
     chain->large_live--;
     chain->large_bytes -= page->large_size;
     pool_give_page(chain, page);
@@ -367,19 +380,17 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
 
 void pool_drain(struct la_chain *chain)
 {
+    struct la_page *page;
     uint64_t n = 0;
+    void *block;
 
-    for (void *block = remote_take_all(chain), *next; block; block = next, n++) {
-        struct la_page *page = remote_page_of(block);
-
-        if (unlikely(!page))
-            break;
-        next = remote_next(page, block);
+    if (!remote_begin_drain(chain))
+        return;
+    for (; (block = remote_drain(chain, &page)) != NULL; n++)
         if (likely(atomic_load_explicit(&page->chain, memory_order_relaxed) == chain))
             pool_free(chain, page, block);
         else
             remote_free_now(page, block);   /* its page was abandoned or adopted meanwhile */
-    }
     if (n)
         atomic_fetch_add_explicit(&chain->remote_frees, n, memory_order_relaxed);
 }
@@ -522,13 +533,14 @@ void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
     if (alignment <= 64 && chain->kind != CHAIN_LANE)
         page->start += large_colour(chain, total - size - (page->start - base));
     page->large_size = total - (page->start - base);
-    page->kind = PAGE_LARGE;
     page->block_size = 0;
     page->divisor = 0;
     page->capacity = page->bump = page->used = 1;
     page->free_count = page->listed = 0;
     atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
     atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
+    atomic_signal_fence(memory_order_release);
+    page->kind = PAGE_LARGE;    /* last: see repair.c */
     if (!chain->ops->page_made(chain, page)) {
         slices_give(chain, page);
         return NULL;
@@ -620,11 +632,12 @@ void pool_flush_all(struct la_chain *chain)
 
 void pool_trim_own(void)
 {
-    struct la_chain *own;
+    struct slow_path slow;
 
-    if (!la_tls_own || la_tls_busy)
+    if (!la_tls_own || thread_is_in_slow_path())
         return;
-    own = slow_begin();
+    slow_begin(&slow);
+    slow_work_on(la_tls_own);
     pool_flush_all(la_tls_own);
-    slow_end(own);
+    slow_end(&slow);
 }

@@ -22,6 +22,16 @@ void remote_flush(struct la_chain *me);
 void *remote_take_all(struct la_chain *chain);
 
 /*
+ * The same by the chain's user, to be taken block by block from chain->draining, where a jump out of the slow path finds the rest (repair.c).
+ * false: it is empty.
+ */
+bool remote_begin_drain(struct la_chain *chain);
+/* The next of them, and its page; NULL: that was the last. */
+void *remote_drain(struct la_chain *chain, struct la_page **page);
+/* After a jump: what is said to be draining may be in the queue still. */
+void remote_repair(struct la_chain *chain);
+
+/*
  * The page of a block from the queue. NULL: since it was queued, the block was freed again or written to, which is reported;
  * its link leads anywhere, so the walk ends here.
  */

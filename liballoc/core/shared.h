@@ -19,7 +19,7 @@ void *shared_alloc_fast(struct la_chain *chain, size_t size);
 bool shared_free_fast(const struct la_page *page, void *block);
 
 /* Free @block if it lies in a shared heap; false: it does not. Reports misuse itself. */
-bool shared_free(void *block);
+bool shared_free(void *block, bool nested);
 
 /* Usable bytes of @block if it lies in a shared heap and is live; 0 otherwise. */
 size_t shared_usable_size(const void *block);

@@ -79,6 +79,7 @@ void *shared_alloc(struct la_chain *face, size_t size, size_t alignment)
     struct la_heap *heap = face->owner_data;
     struct lane *lane = heap_lane(heap);
     unsigned c = SMALL_CLASSES;
+    struct slow_path slow;
     void *block;
 
     if (unlikely(!lane))
@@ -87,9 +88,9 @@ void *shared_alloc(struct la_chain *face, size_t size, size_t alignment)
         return NULL;
     if (MAX(size, alignment) <= SMALL_MAX)
         c = class_for(size, alignment);
-    lane_enter(lane);
+    lane_enter(lane, &slow);
     block = c < SMALL_CLASSES ? alloc_small(lane, c, face->policy) : alloc_run(lane, MAX(size, (size_t)1), alignment, face->policy);
-    lane_leave(lane);
+    lane_leave(lane, &slow);
     return block;
 }
 
@@ -111,10 +112,12 @@ static void refuse(const struct block_ref *ref, const void *block, word_t w)
                   ref->heap->header->name, word_generation(w));
 }
 
-static void free_found(const struct block_ref *ref, struct lane *lane, void *block)
+/* @nested: in a signal handler, while our own lane may be at work on its pages. */
+static void free_found(const struct block_ref *ref, struct lane *lane, void *block, bool nested)
 {
     word_t w = atomic_load_explicit(ref->word, memory_order_relaxed);
     enum word_state state = word_state(w, ref->epoch);
+    struct slow_path slow;
     struct la_page *page;
 
     if (unlikely(state == WORD_FREE || state == WORD_IN_DOUBT)) {
@@ -139,15 +142,14 @@ static void free_found(const struct block_ref *ref, struct lane *lane, void *blo
         return;
     }
     page = &ref->heap->segment.pages[(size_t)ref->macro * SLICES_PER_MACRO + ref->slice];
-    /* busy > 1: in a signal handler, while our own lane may be at work on its pages. */
-    if (!lane || la_tls_busy > 1 || page->kind == PAGE_NONE ||
+    if (!lane || nested || page->kind == PAGE_NONE ||
         atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain) {
         block_hint(ref);
         return;
     }
-    lane_enter(lane);
+    lane_enter(lane, &slow);
     pool_free(&lane->chain, page, block);
-    lane_leave(lane);
+    lane_leave(lane, &slow);
 }
 
 bool shared_free_fast(const struct la_page *page, void *block)
@@ -166,7 +168,7 @@ bool shared_free_fast(const struct la_page *page, void *block)
     return true;
 }
 
-bool shared_free(void *block)
+bool shared_free(void *block, bool nested)
 {
     struct la_heap *heap = heap_around(block);
     struct block_ref ref;
@@ -181,7 +183,7 @@ bool shared_free(void *block)
         misuse_report(block, "is %zu bytes into a block of %zu bytes at %p in heap %s", (size_t)((char *)block - ref.start),
                       ref.size, (void *)ref.start, heap->header->name);
     else
-        free_found(&ref, heap_lane_if_any(heap), block);
+        free_found(&ref, heap_lane_if_any(heap), block, nested);
     return true;
 }
 

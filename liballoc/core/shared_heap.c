@@ -480,11 +480,18 @@ static void thread_ends(void)
     la_tls_lane.serial = 0;
 }
 
-/* Its lanes may be in pieces: they stay taken, and what they hold with them, until the process ends. */
-static void thread_begins_anew_here(void)
+/* The thread has jumped out of a call that was at work on one of its lanes: words say what there is. */
+static void slow_path_is_gone(void)
 {
-    memset(la_tls_lanes, 0, sizeof(la_tls_lanes));
-    la_tls_lane.serial = 0;
+    for (unsigned i = 0; i < MAX_HEAPS; i++) {
+        struct la_heap *heap = atomic_load(&heaps[i]);
+        struct lane *lane = heap ? heap_lane_if_any(heap) : NULL;
+
+        if (!lane || atomic_load_explicit(&lane->chain.user, memory_order_relaxed))
+            continue;
+        lane_rebuild(lane);
+        atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
+    }
 }
 
 /* ---- detach ---- */
@@ -566,7 +573,7 @@ static void fork_child(void)
 }
 
 static const struct thread_hooks heap_hooks = {
-    .thread_ends = thread_ends, .thread_begins_anew = thread_begins_anew_here, .fork_prepare = fork_prepare, .fork_parent = fork_parent, .fork_child = fork_child,
+    .thread_ends = thread_ends, .slow_path_is_gone = slow_path_is_gone, .fork_prepare = fork_prepare, .fork_parent = fork_parent, .fork_child = fork_child,
 };
 
 /* ---- information ---- */

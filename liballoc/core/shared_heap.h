@@ -7,6 +7,7 @@
 #include "core/pool.h"
 #include "core/shared.h"
 #include "core/shared_layout.h"
+#include "core/thread.h"
 
 enum { MAX_HEAPS = 16 };
 
@@ -84,24 +85,22 @@ static inline struct lane *heap_lane_if_any(const struct la_heap *heap)
 
 /*
  * Around everything that works on a lane's bins and pages: a signal handler that comes in between finds the lane's fast paths closed, and
- * its frees go the way of another lane's (la_tls_busy > 1).
+ * its frees go the way of another lane's. chain.user == NULL says that it is at work.
  */
-static inline void lane_enter(struct lane *lane)
+static inline void lane_enter(struct lane *lane, struct slow_path *slow)
 {
-    if (la_tls_busy++ == 0)
-        la_tls_frame = __builtin_frame_address(0);
+    slow_begin(slow);
     atomic_store_explicit(&lane->chain.user, NULL, memory_order_relaxed);
     la_tls_lane.serial = 0;
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-static inline void lane_leave(struct lane *lane)
+static inline void lane_leave(struct lane *lane, struct slow_path *slow)
 {
     atomic_signal_fence(memory_order_seq_cst);
     la_tls_lane = (struct thread_lane){ lane, lane->heap->serial };
     atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
-    if (la_tls_busy > 0)    /* see slow_end() */
-        la_tls_busy--;
+    slow_end(slow);
 }
 
 /* Finish or undo what a lane of a dead process was doing. */

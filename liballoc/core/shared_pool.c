@@ -475,7 +475,7 @@ static int64_t next_row(struct la_heap *heap, uint32_t looked)
     return rows;
 }
 
-static bool take_free(struct la_chain *chain)
+static bool take_free_held(struct la_chain *chain)
 {
     struct lane *lane = lane_of(chain);
     struct la_heap *heap = lane->heap;
@@ -507,6 +507,17 @@ static bool take_free(struct la_chain *chain)
     la_fail(-ENOMEM, "heap %s is full: %u macro blocks of 2 MiB are in use, it cannot grow beyond the size of its creation",
             heap->header->name, heap->macro_count);
     return false;
+}
+
+/* No handler jumps out of it and leaves a macro block CLAIMING. */
+static bool take_free(struct la_chain *chain)
+{
+    bool ok;
+
+    signals_hold();
+    ok = take_free_held(chain);
+    signals_release();
+    return ok;
 }
 
 /* The large block in @slice may be free. false: that was the last of its macro block, which went back. */

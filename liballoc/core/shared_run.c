@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/lock.h"
 #include "core/shared_macro.h"
 
 static bool claim_run(struct la_heap *heap, unsigned lane, uint32_t first, uint32_t n)
@@ -41,7 +42,7 @@ static bool find_free_run(struct la_heap *heap, unsigned lane, uint32_t n, uint3
  * A block of several macro blocks. HELD from the first store on, so that a death on the way frees it; only the last store
  * makes it outlive the process (commit() of the caller).
  */
-void *run_take(struct lane *lane, size_t size)
+static void *take(struct lane *lane, size_t size)
 {
     struct la_heap *heap = lane->heap;
     uint32_t n = (uint32_t)((size + MACRO_SIZE - 1) / MACRO_SIZE), first;
@@ -71,7 +72,18 @@ void *run_take(struct lane *lane, size_t size)
     return slice_memory(heap, first, 0);
 }
 
-void run_dismantle(const struct block_ref *ref, unsigned lane)
+/* No handler jumps out of it: what it claims is in no view that could be made again. */
+void *run_take(struct lane *lane, size_t size)
+{
+    void *block;
+
+    signals_hold();
+    block = take(lane, size);
+    signals_release();
+    return block;
+}
+
+static void dismantle(const struct block_ref *ref, unsigned lane)
 {
     struct la_heap *heap = ref->heap;
     struct heap_slice *slice = slice_of(heap, ref->macro, 0);
@@ -88,4 +100,11 @@ void run_dismantle(const struct block_ref *ref, unsigned lane)
     atomic_store_explicit(&slice->page, slice_make(SLICE_FREE, 0, 0, 0, 0), memory_order_release);
     atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, 0, WORD_FREE, 0), memory_order_release);
     macro_release(heap, ref->macro);
+}
+
+void run_dismantle(const struct block_ref *ref, unsigned lane)
+{
+    signals_hold();
+    dismantle(ref, lane);
+    signals_release();
 }

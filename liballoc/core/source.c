@@ -457,8 +457,8 @@ bool source_take_macro(struct la_source *source, struct la_chain *chain, unsigne
 void source_give_macro(struct la_source *source, struct la_chain *chain, struct la_macro *m)
 {
     assert(m->free_slices == m->all_slices);
-    macro_leave(chain, m);
     lock_take(&source->lock);
+    macro_leave(chain, m);
     free_push(source, m);
     apply_policy(source);
     lock_give(&source->lock);
@@ -466,8 +466,8 @@ void source_give_macro(struct la_source *source, struct la_chain *chain, struct 
 
 void source_abandon_macro(struct la_source *source, struct la_chain *chain, struct la_macro *m)
 {
-    macro_leave(chain, m);
     lock_take(&source->lock);
+    macro_leave(chain, m);
     m->state = MACRO_ABANDONED;
     m->chain = source->orphan;
     each_page(m, hand_over, source->orphan);
@@ -537,6 +537,7 @@ void source_collect(struct la_source *source)
 
     if (!atomic_exchange_explicit(&source->dead_hint, 0, memory_order_relaxed))
         return;
+    signals_hold();     /* what is sorted is in no other place */
     lock_take(&source->lock);
     others = sort_queue(source, source->orphan, others);
     for (struct la_chain *c = source->dead; c; c = c->owner_data)
@@ -549,6 +550,7 @@ void source_collect(struct la_source *source)
         remote_free_now(page, others);
         others = next;
     }
+    signals_release();
 }
 
 void source_bury_chain(struct la_source *source, struct la_chain *chain)

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <liballoc/default.h>
 
@@ -23,6 +24,7 @@
 #include "core/meta.h"
 #include "core/pool.h"
 #include "core/region_map.h"
+#include "core/repair.h"
 #include "core/restartable.h"
 #include "core/source.h"
 #include "os/os.h"
@@ -35,8 +37,8 @@ struct la_chain la_chain_none = {
 };
 __thread struct la_chain *la_tls_default = &la_chain_none;
 __thread struct la_chain *la_tls_own;
-__thread unsigned la_tls_busy;
-__thread const void *la_tls_frame;
+__thread struct slow_path *la_tls_slow;
+__thread struct la_chain *la_tls_closed, *la_tls_work;
 
 static struct la_lock chains_lock = LOCK_INIT(RANK_THREADS);
 static struct la_list chains = LIST_INIT(chains);
@@ -88,31 +90,7 @@ void chain_delete(struct la_chain *chain)
     la_meta_free(chain->meta, chain->meta_size);
 }
 
-/* ---- threads ---- */
-
-/* Runs as a destructor of thread-specific data: other destructors may still allocate afterwards, and get a new chain. */
-static void thread_ends(void *arg)
-{
-    struct la_chain *chain = la_tls_own;
-    const struct thread_hooks *h = atomic_load(&hooks);
-
-    (void)arg;
-    if (la_tls_default != &la_chain_none && la_tls_default != chain)
-        la_default_set(NULL);
-    la_tls_own = NULL;
-    la_tls_default = &la_chain_none;
-    if (h)
-        h->thread_ends();
-    if (!chain)
-        return;
-    la_tls_busy++;
-    pool_flush_all(chain);
-    huge_orphan(chain);
-    while (chain->macros)
-        source_abandon_macro(chain->source, chain, chain->macros);
-    source_bury_chain(chain->source, chain);
-    la_tls_busy--;
-}
+/* ---- slow paths that a jump has left ---- */
 
 static bool is_on_signal_stack(void)
 {
@@ -121,22 +99,97 @@ static bool is_on_signal_stack(void)
     return sigaltstack(NULL, &stack) < 0 || (stack.ss_flags & SS_ONSTACK);
 }
 
-/*
- * Frames of a handler lie below those of what it interrupted (the stack grows down), unless it has a stack of its own. So a call from above the
- * frame of the slow path shows that this is gone; one from below does not tell, and is treated as a handler's.
- */
-bool thread_begins_anew(void)
+/* It was, but may be on a stack that is gone. */
+static bool is_mapped(const void *address)
+{
+    unsigned char resident;
+    size_t page = os_page_size();
+
+    return mincore((void *)align_down((uintptr_t)address, page), page, &resident) == 0 || errno != ENOMEM;
+}
+
+/* Token overwritten: the frame has been left. Still there: calls since may just not have come that deep, or not have written there. */
+__attribute__((no_sanitize("address"))) static bool frame_is_there(const struct slow_path *slow)
+{
+    return is_mapped(slow) && *(const volatile uintptr_t *)&slow->token == slow_token(slow);
+}
+
+/* The thread's default chain as it was, but for what has been chosen since. */
+static void open_default(void)
+{
+    if (la_tls_default == &la_chain_none && la_tls_closed)
+        la_tls_default = la_tls_closed;
+}
+
+/* What it left in pieces is put in order. No handler comes in between, none jumps. */
+static void slow_path_is_gone(void)
 {
     const struct thread_hooks *h = atomic_load(&hooks);
+    struct la_chain *chain = la_tls_work;
 
-    if ((const char *)__builtin_frame_address(0) <= (const char *)la_tls_frame || is_on_signal_stack())
-        return false;
-    la_tls_busy = 0;
+    signals_hold();
+    if (chain && !(chain->flags & LA_CHAIN_MT)) {
+        chain_repair(chain);
+    } else if (chain && lock_is_mine(&chain->lock)) {
+        chain_repair(chain);
+        lock_give(&chain->lock);
+    }
+    if (h)
+        h->slow_path_is_gone();
+    la_tls_work = NULL;
+    open_default();
+    la_tls_slow = NULL;
+    signals_release();
+}
+
+/*
+ * Frames of a handler lie below those of what it interrupted (the stack grows down), unless it has a stack of its own. So a call from above the
+ * frame of the slow path shows that this is gone, and so does a frame that has been overwritten. Else there is no telling, and the call is
+ * treated as a handler's.
+ */
+bool slow_path_is_alive(void)
+{
+    int saved = errno;
+    bool above = (const char *)__builtin_frame_address(0) > (const char *)la_tls_slow && !is_on_signal_stack();
+
+    if (!above && frame_is_there(la_tls_slow)) {
+        errno = saved;
+        return true;
+    }
+    slow_path_is_gone();
+    errno = saved;
+    return false;
+}
+
+/* ---- threads ---- */
+
+/* Runs as a destructor of thread-specific data: other destructors may still allocate afterwards, and get a new chain. */
+static void thread_ends(void *arg)
+{
+    const struct thread_hooks *h = atomic_load(&hooks);
+    struct la_chain *chain;
+    struct slow_path slow;
+
+    (void)arg;
+    /* The thread's stack has been left for good. */
+    if (la_tls_slow)
+        slow_path_is_gone();
+    chain = la_tls_own;
+    if (la_tls_default != &la_chain_none && la_tls_default != chain)
+        la_default_set(NULL);
     la_tls_own = NULL;
     la_tls_default = &la_chain_none;
     if (h)
-        h->thread_begins_anew();
-    return true;
+        h->thread_ends();
+    if (!chain)
+        return;
+    slow_begin(&slow);
+    pool_flush_all(chain);
+    huge_orphan(chain);
+    while (chain->macros)
+        source_abandon_macro(chain->source, chain, chain->macros);
+    source_bury_chain(chain->source, chain);
+    slow_end(&slow);
 }
 
 void thread_watch_end(void)
@@ -181,9 +234,15 @@ struct la_chain *thread_own_chain(void)
 
 /* ---- default chain ---- */
 
+/* In a handler that interrupted a slow path: what will be open after it. */
+static struct la_chain **default_place(void)
+{
+    return thread_is_in_slow_path() ? &la_tls_closed : &la_tls_default;
+}
+
 struct la_chain *la_default_get(void)
 {
-    struct la_chain *chain = la_tls_default;
+    struct la_chain *chain = *default_place();
 
     return chain == &la_chain_none || chain == la_tls_own ? NULL : chain;
 }
@@ -196,14 +255,14 @@ static void leave_default(struct la_chain *chain)
 
 struct la_chain *la_default_set(struct la_chain *chain)
 {
-    struct la_chain *previous = la_default_get();
+    struct la_chain *previous = la_default_get(), **place = default_place();
 
     if (chain && chain == la_tls_own)
         chain = NULL;
     if (chain)
         atomic_fetch_add_explicit(&chain->default_users, 1, memory_order_relaxed);
-    leave_default(la_tls_default);
-    la_tls_default = chain ? chain : la_tls_own ? la_tls_own : &la_chain_none;
+    leave_default(*place);
+    *place = chain ? chain : la_tls_own ? la_tls_own : &la_chain_none;
     if (chain && !la_tls_own)
         thread_watch_end();     /* so that the count goes down when the thread ends */
     return previous;
@@ -221,23 +280,25 @@ void thread_set_hooks(const struct thread_hooks *h)
     atomic_store(&hooks, h);
 }
 
+/* A lock that is ours is that of a call which a handler has interrupted: it will be given in both processes. */
 static void lock_chain(struct la_chain *chain)
 {
-    if (!(chain->flags & LA_CHAIN_MT))
+    if (!(chain->flags & LA_CHAIN_MT) || lock_is_mine(&chain->lock))
         return;
-    lock_take_peer(&chain->lock);
-    chain->forking = true;
+    chain->forking = lock_take_patiently(&chain->lock) ? FORK_LOCKED : FORK_IN_PIECES;
 }
 
 /* Not by its flags: they may have been set meanwhile, by a thread that is making the chain. */
 static void unlock_chain(struct la_chain *chain, bool child)
 {
-    if (!chain->forking)
-        return;
-    chain->forking = false;
-    if (child)
+    uint8_t forking = chain->forking;
+
+    chain->forking = FORK_UNLOCKED;
+    if (child && forking == FORK_IN_PIECES)
+        chain_repair(chain);    /* its thread, which left it so, is not in the child */
+    if (child && forking != FORK_UNLOCKED)
         lock_reset(&chain->lock);
-    else
+    else if (forking == FORK_LOCKED)
         lock_give(&chain->lock);
 }
 
@@ -245,6 +306,7 @@ static void fork_prepare(void)
 {
     const struct thread_hooks *h = atomic_load(&hooks);
 
+    (void)thread_is_in_slow_path();     /* if it is gone, its lock is given */
     if (h)
         h->fork_prepare();
     lock_take(&chains_lock);

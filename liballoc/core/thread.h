@@ -10,33 +10,73 @@
 struct la_chain *thread_own_chain(void);
 
 /*
- * Around slow paths. A signal handler that comes in between finds the default chain closed: what it allocates is a mapping of its own, what it
- * frees goes into remote queues (la_tls_busy > 1), and nothing that the interrupted call has half changed is touched (R9).
- * Return: the thread's default chain, for slow_end().
+ * A slow path that is running, in its stack frame: la_tls_slow leads to the outermost one of the thread, whatever runs inside of it (a handler, the
+ * callback of a report). token: the frame has not been left by a jump and used for something else.
  */
-static inline struct la_chain *slow_begin(void)
-{
-    struct la_chain *chain = la_tls_default;
+struct slow_path {
+    uintptr_t token;
+};
 
-    if (la_tls_busy++ == 0)
-        la_tls_frame = __builtin_frame_address(0);
-    la_tls_default = &la_chain_none;
-    atomic_signal_fence(memory_order_seq_cst);
-    return chain;
+/* Survive the frame: the default chain that is closed meanwhile, and the chain that is at work. */
+extern HIDDEN __thread struct la_chain *la_tls_closed, *la_tls_work;
+
+/* What no other frame leaves there by chance. */
+static inline uintptr_t slow_token(const struct slow_path *slow)
+{
+    return (uintptr_t)la_free_mark ^ (uintptr_t)slow;
 }
 
 /*
- * A slow path is said to be running (la_tls_busy): is it, or did a handler jump out of it (siglongjmp)? Then its chain and its lanes may be in
- * pieces: the thread leaves them as they are and begins anew. false: we are in a handler, or cannot tell.
+ * Around slow paths. A signal handler that comes in between finds the default chain closed: what it allocates is a mapping of its own, what it
+ * frees goes into remote queues, and nothing that the interrupted call has half changed is touched (R9).
  */
-bool thread_begins_anew(void);
-
-static inline void slow_end(struct la_chain *chain)
+static inline void slow_begin(struct slow_path *slow)
 {
+    if (unlikely(la_tls_slow != NULL))
+        return;
+    slow->token = slow_token(slow);
+    la_tls_closed = la_tls_default;
     atomic_signal_fence(memory_order_seq_cst);
-    la_tls_default = chain;
-    if (la_tls_busy > 0)    /* 0: the thread began anew, wrongly (a user-level thread on another stack) */
-        la_tls_busy--;
+    la_tls_slow = slow;
+    atomic_signal_fence(memory_order_seq_cst);
+    la_tls_default = &la_chain_none;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* false: inside of another one, whose chain and lock must not be touched. */
+static inline bool slow_is_outermost(const struct slow_path *slow)
+{
+    return likely(la_tls_slow == slow);
+}
+
+/* In the outermost one: what a jump out of it leaves in pieces is @chain. Before its lock is taken. */
+static inline void slow_work_on(struct la_chain *chain)
+{
+    la_tls_work = chain;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void slow_end(struct slow_path *slow)
+{
+    if (unlikely(!slow_is_outermost(slow)))
+        return;
+    atomic_signal_fence(memory_order_seq_cst);
+    la_tls_work = NULL;
+    la_tls_default = la_tls_closed;
+    slow->token = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    la_tls_slow = NULL;
+}
+
+/*
+ * A slow path is said to be running: is it, so that this is a handler's call, or did a handler jump out of it (siglongjmp)? Then what it
+ * left is put in order first. true: keep out of its way.
+ */
+bool slow_path_is_alive(void);
+
+static inline bool thread_is_in_slow_path(void)
+{
+    return unlikely(la_tls_slow != NULL) && slow_path_is_alive();
 }
 
 /* Every chain of the process, for statistics and checks. */
@@ -51,7 +91,7 @@ void chain_delete(struct la_chain *chain);
 /* Hooks for shared heaps (core/shared_heap.c), called at thread end and around fork; NULL until the first heap is attached. */
 struct thread_hooks {
     void (*thread_ends)(void);
-    void (*thread_begins_anew)(void);
+    void (*slow_path_is_gone)(void);    /* by a jump out of it */
     void (*fork_prepare)(void);
     void (*fork_parent)(void);
     void (*fork_child)(void);

@@ -160,7 +160,7 @@ struct la_remote_batch {
     uint32_t count;
 };
 
-enum { REMOTE_BATCHES = 4, REMOTE_BATCH_MAX = 64 };
+enum { REMOTE_BATCHES = 4, REMOTE_BATCH_MAX = 128 };
 
 enum la_chain_kind {
     CHAIN_NONE = 0,     /* what a thread has before its first allocation */
@@ -189,6 +189,9 @@ struct la_pool_ops {
     void (*slow_call)(struct la_chain *chain);      /* frees of others are taken in */
 };
 
+/* What fork() does about the lock of a thread-safe chain. */
+enum chain_forking { FORK_UNLOCKED, FORK_LOCKED, FORK_IN_PIECES };
+
 /*
  * An allocation chain. Everything is written by its user (one thread, or whoever holds the lock of a thread-safe
  * chain), except remote and the fields said otherwise.
@@ -215,11 +218,12 @@ struct la_chain {
     uint32_t macro_count;
     uint32_t slice_shift;               /* of its segments */
     struct la_lock lock;                /* LA_CHAIN_MT */
-    bool forking;                       /* its lock is held for fork() */
+    uint8_t forking;                    /* enum chain_forking */
 
     _Alignas(64)
     /* Remote free queue. Pushed by any thread, emptied whole by the chain's user: no ABA. */
     _Atomic(void *) remote;
+    void *draining;                     /* the rest of what its user has taken from there */
     _Atomic(uint32_t) dead;             /* set under the source's lock: nobody empties the queue any more */
     _Atomic(uint32_t) default_users;    /* threads that have it as default */
 
@@ -260,12 +264,11 @@ struct la_source {
 
 extern HIDDEN __thread struct la_chain *la_tls_default;     /* never NULL */
 extern HIDDEN __thread struct la_chain *la_tls_own;         /* NULL before the first allocation */
-extern HIDDEN __thread unsigned la_tls_busy;                /* slow paths running: seen by signal handlers only */
-extern HIDDEN __thread const void *la_tls_frame;            /* of the outermost of them: an address in its stack frame */
+extern HIDDEN __thread struct slow_path *la_tls_slow;       /* the slow path that is running: see thread.h */
 /* Which thread is this? An address that no other living thread has. */
 static inline const void *thread_self(void)
 {
-    return &la_tls_busy;
+    return &la_tls_slow;
 }
 
 /* The page's truth is in a shared heap. */

@@ -92,8 +92,10 @@ static void check_chain(struct la_chain *chain, void *arg)
 
     if (check->only_own && chain != check->only_own && !mt)
         return;
-    if (mt)
-        lock_take(&chain->lock);
+    if (mt && !lock_take_patiently(&chain->lock)) {
+        finding(check, "chain %p has been locked for a second: a handler has jumped out of a call on it", (void *)chain);
+        return;
+    }
     for (struct la_macro *m = chain->macros; m; m = m->chain_next)
         check_macro(check, chain, m);
     for (unsigned c = 0; c < SMALL_CLASSES; c++)

@@ -71,8 +71,9 @@ static void add_chain(struct la_chain *chain, void *arg)
     struct la_stats *sum = arg, own = { .struct_size = sizeof(own) };
     bool mt = chain->flags & LA_CHAIN_MT;
 
-    if (mt)
-        lock_take(&chain->lock);
+    /* Not to be had: a handler has jumped out of a call on it, so that its lists may be in pieces. */
+    if (mt && !lock_take_patiently(&chain->lock))
+        return;
     own.allocations = chain->taken + chain->large_allocated;
     own.remote_frees = atomic_load_explicit(&chain->remote_frees, memory_order_relaxed);
     for (struct la_macro *m = chain->macros; m; m = m->chain_next)

@@ -411,7 +411,7 @@ static void a_signal_handler_may_allocate(void **state)
     atomic_store(&handled, 0);
     alarm(0);       /* the same timer; a hang is found by the test runner here */
     handle(SIGALRM, allocate_in_handler, SA_RESTART);
-    timer_every(50);
+    timer_every(250);   /* time to go on between two: what a handler gets inside of a slow path are mappings, some 50 us in all */
     while (atomic_load(&handled) < 3000)
         churn_step(c);
     timer_every(0);

@@ -443,16 +443,17 @@ static void usable_size_of_what_is_no_block_is_zero(void **state)
 
 static void block_asked_for_inside_an_allocation_belongs_to_nobody(void **state)
 {
+    struct slow_path slow;
     struct la_stats before = { .struct_size = sizeof(before) }, after = before;
     unsigned char *small, *large;
 
     (void)state;
     la_source_trim(NULL);
     la_chain_stats(NULL, &before);
-    la_tls_busy++;      /* as if a slow path of this thread were under way */
+    slow_begin(&slow);      /* as if a slow path of this thread were under way */
     small = la_malloc(3333);
     large = la_malloc(5 * MiB);
-    la_tls_busy--;
+    slow_end(&slow);
     assert_non_null(small);
     assert_non_null(large);
     assert_true(la_usable_size(small) >= 3333);
@@ -471,15 +472,16 @@ static void block_asked_for_inside_an_allocation_belongs_to_nobody(void **state)
 
 static void block_freed_inside_an_allocation_waits_in_the_queue(void **state)
 {
+    struct slow_path slow;
     void *blocks[40];
 
     (void)state;
     for (unsigned i = 0; i < 40; i++)
         blocks[i] = la_malloc(12345);
-    la_tls_busy++;
+    slow_begin(&slow);
     for (unsigned i = 0; i < 40; i++)
         la_free(blocks[i]);
-    la_tls_busy--;
+    slow_end(&slow);
     assert_non_null(atomic_load(&la_tls_own->remote));
     la_source_trim(NULL);
     assert_null(atomic_load(&la_tls_own->remote));

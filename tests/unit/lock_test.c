@@ -1,6 +1,7 @@
 /* lock_test.c - one word that excludes, wakes whom it put to sleep, and can be reset in a forked child. */
 #include "engine.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 
 #include "base/lock.h"
@@ -55,7 +56,7 @@ static void sleeper_is_woken_and_errno_is_kept(void **state)
     lock_take(&lock);
     assert_int_equal(pthread_create(&thread, NULL, take_and_give, &had_it), 0);
     /* The sleeper announces itself in the word before it sleeps. */
-    while (atomic_load(&lock.word) != 2)
+    while (!(atomic_load(&lock.word) & 1))
         sched_yield();
     assert_false(had_it);
     errno = ENOSPC;
@@ -70,9 +71,87 @@ static void reset_lock_can_be_taken_again(void **state)
     (void)state;
     lock_take(&lock);
     lock_reset(&lock);
+    lock_child();
     lock_take(&lock);
     lock_give(&lock);
     assert_int_equal(atomic_load(&lock.word), 0);
+}
+
+/* ---- locks of chains ---- */
+
+static struct la_lock chain_lock = LOCK_INIT(RANK_CHAIN);
+
+static void *try_patiently(void *arg)
+{
+    bool *had_it = arg;
+
+    assert_false(lock_is_mine(&chain_lock));
+    *had_it = lock_take_patiently(&chain_lock);
+    if (*had_it)
+        lock_give(&chain_lock);
+    return NULL;
+}
+
+static void lock_that_is_never_given_back_is_given_up(void **state)
+{
+    bool had_it = true;
+    pthread_t thread;
+
+    (void)state;
+    assert_true(lock_take_patiently(&chain_lock));
+    assert_true(lock_is_mine(&chain_lock));
+    assert_int_equal(pthread_create(&thread, NULL, try_patiently, &had_it), 0);
+    pthread_join(thread, NULL);
+    assert_false(had_it);
+    lock_give(&chain_lock);
+    assert_false(lock_is_mine(&chain_lock));
+    assert_int_equal(pthread_create(&thread, NULL, try_patiently, &had_it), 0);
+    pthread_join(thread, NULL);
+    assert_true(had_it);
+}
+
+/* ---- signals ---- */
+
+static volatile sig_atomic_t arrived;
+
+static void count(int number)
+{
+    (void)number;
+    arrived++;
+}
+
+static bool is_blocked(int number)
+{
+    sigset_t now;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &now);
+    return sigismember(&now, number);
+}
+
+static void signals_wait_for_the_last_lock(void **state)
+{
+    void (*faults)(int) = signal(SIGSEGV, count);   /* CMocka's */
+    sigset_t others;
+
+    (void)state;
+    signal(SIGUSR1, count);
+    sigemptyset(&others);
+    sigaddset(&others, SIGUSR2);
+    pthread_sigmask(SIG_BLOCK, &others, NULL);
+    lock_take(&lock);
+    signals_hold();
+    raise(SIGUSR1);
+    raise(SIGSEGV);
+    assert_int_equal(arrived, 1);       /* the fault */
+    signals_release();
+    assert_int_equal(arrived, 1);
+    lock_give(&lock);
+    assert_int_equal(arrived, 2);
+    assert_true(is_blocked(SIGUSR2));   /* as the program had it */
+    assert_false(is_blocked(SIGUSR1));
+    pthread_sigmask(SIG_UNBLOCK, &others, NULL);
+    signal(SIGSEGV, faults);
+    signal(SIGUSR1, SIG_DFL);
 }
 
 #ifndef NDEBUG
@@ -150,6 +229,8 @@ int main(void)
         cmocka_unit_test(threads_exclude_each_other),
         cmocka_unit_test(sleeper_is_woken_and_errno_is_kept),
         cmocka_unit_test(reset_lock_can_be_taken_again),
+        cmocka_unit_test(lock_that_is_never_given_back_is_given_up),
+        cmocka_unit_test(signals_wait_for_the_last_lock),
 #ifndef NDEBUG
         cmocka_unit_test(debug_build_refuses_locks_in_falling_rank),
         cmocka_unit_test(peers_of_one_rank_may_be_held_together),

@@ -146,6 +146,7 @@ static void what_others_free_is_found_by_its_hints(void **state)
 /* As in a signal handler that came into the lane's slow path: it must not touch the bins, and nothing may be lost. */
 static void frees_from_inside_a_slow_path_leave_the_bins_alone(void **state)
 {
+    struct slow_path slow;
     struct shared *s = *state;
     struct lane *lane;
     unsigned c = class_of(300), hints = hints_set(s->heap), in_bin;
@@ -153,12 +154,12 @@ static void frees_from_inside_a_slow_path_leave_the_bins_alone(void **state)
 
     lane = heap_lane(s->heap);
     in_bin = pool_bin_count(&lane->chain, c);
-    lane_enter(lane);
+    lane_enter(lane, &slow);
     assert_null(la_heap_alloc(s->heap, 300));
     la_free(block);
     la_free(held);
     la_free(large);
-    lane_leave(lane);
+    lane_leave(lane, &slow);
     assert_int_equal(pool_bin_count(&lane->chain, c), in_bin);
     assert_int_equal(lane->chain.large_live, 1);
     assert_int_equal(word_of(s->heap, block) & WORD_STATE_MASK, 0);
