@@ -270,6 +270,21 @@ static void free_page_block(bool nested, struct la_page *page, void *block)
         free_other(page, block, la_tls_own != NULL);
 }
 
+/*
+ * Who frees many blocks of other threads gathers them in a chain of its own, also a thread that allocates nothing. Who frees a few pushes them
+ * one by one, and needs none.
+ */
+static void gather_from_now_on(void)
+{
+    enum { FEW = 64 };
+    static __thread unsigned frees;
+
+    if (++frees == FEW) {
+        frees = 0;
+        thread_own_chain();
+    }
+}
+
 static NOINLINE void free_slow(void *block)
 {
     struct slow_path slow;
@@ -282,6 +297,8 @@ static NOINLINE void free_slow(void *block)
     saved = errno;
     nested = thread_is_in_slow_path();
     page = region_page(block);
+    if (unlikely(!la_tls_own) && !nested)
+        gather_from_now_on();
     slow_begin(&slow);
     if (page && !page_is_shared(page))
         free_page_block(nested, page, block);

@@ -29,6 +29,8 @@
 #include "core/region_map.h"
 #include "core/remote_free.h"
 #include "core/restartable.h"
+#include "core/shared_heap.h"
+#include "core/shared_pool.h"
 #include "core/size_class.h"
 #include "core/thread.h"
 
@@ -125,6 +127,8 @@ static void drop_down_to(unsigned n)
 /* ---- chains ---- */
 
 static struct la_chain *user_chain, *mt_chain, *buffer_chain;   /* with bins; with a lock; without bins */
+static struct la_heap *heap;
+static struct la_chain *heap_chain;
 static _Alignas(64) char buffer[128 << 10];
 
 static void flush(struct la_chain *chain)
@@ -151,10 +155,30 @@ static uint64_t blocks_of(const struct la_chain *chain)
     return n;
 }
 
+static uint32_t macros_of_heap;     /* in use after everything free was given back */
+
+static uint64_t blocks_of_heap(void)
+{
+    struct la_fsck found = { .struct_size = sizeof(found) };
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct lane *lane = heap_lane(heap);
+    const char *what = NULL;
+    struct slow_path slow;
+
+    lane_enter(lane, &slow);
+    lane_trim(&lane->chain);
+    lane_leave(lane, &slow);
+    la_heap_info(heap, &info);
+    macros_of_heap = info.macro_blocks_used;
+    if (la_heap_fsck(heap, print_finding, &what, &found) != 0)
+        broken("the heap does not pass its check");
+    return found.blocks[1] + found.blocks[2] + found.blocks[3];
+}
+
 static uint64_t all_blocks(void)
 {
     struct la_chain *chains[] = { la_tls_own, user_chain, mt_chain, buffer_chain };
-    uint64_t n = 0;
+    uint64_t n = blocks_of_heap();
 
     for (unsigned i = 0; i < ARRAY_SIZE(chains); i++) {
         flush(chains[i]);
@@ -178,6 +202,7 @@ static void *other_thread(void *arg)
         for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++)
             la_free(la_malloc(sizes[i]));
         la_free(la_chain_alloc(mt_chain, SMALL));
+        la_free(la_chain_alloc(heap_chain, SMALL));
         for (unsigned i = 0; i < ARRAY_SIZE(foreign); i++)
             if (!foreign[i])
                 foreign[i] = la_malloc(SMALL);
@@ -326,6 +351,24 @@ static void buffer_alloc(void) { in_chain(buffer_chain, SMALL); }
 static void buffer_first(void) { flush(buffer_chain); in_chain(buffer_chain, 700); }
 static void buffer_free(void) { of_chain(buffer_chain, SMALL); }
 
+static void shared_alloc_it(void) { in_chain(heap_chain, SMALL); }
+static void shared_large(void) { in_chain(heap_chain, LARGE); }
+static void shared_run(void) { in_chain(heap_chain, HUGE); }
+static void shared_free_it(void) { of_chain(heap_chain, SMALL); }
+static void shared_free_large(void) { of_chain(heap_chain, LARGE); }
+static void shared_free_run(void) { of_chain(heap_chain, HUGE); }
+
+/* The bin of a class that nobody else uses is empty after some more each time. */
+static void shared_refill(void)
+{
+    unsigned c = class_of(SELDOM);
+    struct lane *lane = heap_lane(heap);
+
+    while (pool_bin_count(&lane->chain, c) > 0)
+        take_from(heap_chain, SELDOM);
+    in_chain(heap_chain, SELDOM);
+}
+
 static const struct operation {
     const char *name;
     void (*prepare)(void);
@@ -362,6 +405,13 @@ static const struct operation {
     { "buffer, malloc", buffer_alloc, do_chain_alloc },
     { "buffer, first of a class", buffer_first, do_chain_alloc },
     { "buffer, free", buffer_free, do_free },
+    { "shared heap, malloc", shared_alloc_it, do_chain_alloc },
+    { "shared heap, refill", shared_refill, do_chain_alloc },
+    { "shared heap, large malloc", shared_large, do_chain_alloc },
+    { "shared heap, malloc of several macro blocks", shared_run, do_chain_alloc },
+    { "shared heap, free", shared_free_it, do_free },
+    { "shared heap, large free", shared_free_large, do_free },
+    { "shared heap, free of several macro blocks", shared_free_run, do_free },
 };
 
 /* ---- what handlers do ---- */
@@ -404,7 +454,7 @@ static void h_all_sizes(void)
 
 static void h_chains(void)
 {
-    struct la_chain *chains[] = { user_chain, mt_chain, buffer_chain };
+    struct la_chain *chains[] = { user_chain, mt_chain, buffer_chain, heap_chain };
     unsigned before = lives;
 
     for (unsigned i = 0; i < ARRAY_SIZE(chains); i++)
@@ -530,7 +580,7 @@ static void go_on(void)
 
     for (unsigned i = 0; i < 40; i++)
         take(sizes[i % 37 < ARRAY_SIZE(sizes) ? i % 37 : 0]);
-    for (struct la_chain *c[] = { user_chain, mt_chain, buffer_chain }, **p = c; p < c + 3; p++)
+    for (struct la_chain *c[] = { user_chain, mt_chain, buffer_chain, heap_chain }, **p = c; p < c + ARRAY_SIZE(c); p++)
         if (!take_from(*p, SMALL))
             broken("a user chain has no more memory");
     drop_down_to(before);
@@ -543,10 +593,12 @@ static uint64_t most_lost;
 static bool try_at(const struct operation *o, const struct reaction *r, long target)
 {
     uint64_t before, after;
+    uint32_t macros;
     bool fired;
 
     drop_down_to(0);
     before = all_blocks();
+    macros = macros_of_heap;
     for (int i = 0; i < 40; i++)
         take(SMALL);
     result = NULL;
@@ -563,6 +615,8 @@ static bool try_at(const struct operation *o, const struct reaction *r, long tar
         return fired;       /* whether the block moved before the jump, nobody can know */
     if (target >= 0 && after > before + 1)
         broken("%lu blocks are lost", (unsigned long)(after - before));
+    if (target >= 0 && after <= before && macros_of_heap > macros)
+        broken("no block is lost, but %u macro blocks of the heap", macros_of_heap - macros);
     if (target >= 0)
         most_lost = MAX(most_lost, after - MIN(before, after));
     return fired;
@@ -636,6 +690,7 @@ static pthread_t other;
 static int setup(void **state)
 {
     struct sigaction action = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_NODEFER };
+    char name[40];
 
     (void)state;
     leave_rseq();
@@ -644,6 +699,10 @@ static int setup(void **state)
     assert_int_equal(la_chain_create(NULL, 0, &user_chain), 0);
     assert_int_equal(la_chain_create(NULL, LA_CHAIN_MT, &mt_chain), 0);
     assert_int_equal(la_chain_create_in(buffer, sizeof(buffer), 0, &buffer_chain), 0);
+    snprintf(name, sizeof(name), "step-%d", (int)getpid());
+    assert_int_equal(la_heap_create(name, 64 * MiB, 0, &heap), 0);
+    assert_int_equal(la_heap_remove(name), 0);
+    heap_chain = la_heap_chain(heap, LA_KEEP);
     la_default_set(NULL);
     sem_init(&ask, 0, 0);
     sem_init(&answered, 0, 0);
@@ -658,7 +717,7 @@ static int teardown(void **state)
     end_other = true;
     sem_post(&ask);
     pthread_join(other, NULL);
-    return 0;
+    return la_heap_detach(heap);
 }
 
 int main(void)

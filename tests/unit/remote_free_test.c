@@ -76,6 +76,35 @@ static void few_blocks_wait_in_a_batch_until_it_is_flushed(void **state)
     assert_heap_is_sound();
 }
 
+static void free_without_a_chain(void *arg)
+{
+    struct frees *f = arg;
+
+    for (unsigned i = 0; i < 10; i++)
+        la_free(f->blocks[i]);
+    assert_null(la_tls_own);
+    assert_int_equal(queue_length(f->owner), 10);
+    for (unsigned i = 10; i < f->count; i++)
+        la_free(f->blocks[i]);
+    assert_non_null(la_tls_own);
+    f->queued = queue_length(f->owner);
+}
+
+/* One that allocates nothing. */
+static void thread_that_frees_many_gathers_them(void **state)
+{
+    void *blocks[100];
+    struct frees f = { blocks, 100, .owner = NULL };
+
+    (void)state;
+    allocate(blocks, 100, 64);
+    f.owner = la_tls_own;
+    in_other_thread(free_without_a_chain, &f);
+    assert_in_range(f.queued, 10, 70);
+    assert_int_equal(queue_length(la_tls_own), 100);
+    assert_heap_is_sound();
+}
+
 static void full_batch_is_pushed_at_once(void **state)
 {
     void *blocks[REMOTE_BATCH_MAX + 3];
@@ -301,6 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_blocks_wait_in_a_batch_until_it_is_flushed),
+        cmocka_unit_test(thread_that_frees_many_gathers_them),
         cmocka_unit_test(full_batch_is_pushed_at_once),
         cmocka_unit_test(large_block_does_not_wait),
         cmocka_unit_test(owner_gets_its_blocks_back_at_its_next_slow_path),

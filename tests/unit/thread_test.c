@@ -411,6 +411,77 @@ static void fork_takes_several_thread_safe_chains(void **state)
     use_both(chains);
 }
 
+/* ---- a thread-safe chain whose user has jumped out of a call on it ---- */
+
+struct left {
+    struct la_chain *chain;
+    void *block;
+    _Atomic(int) stage;
+};
+
+/* As after a jump: it has the lock, and is busy with other things. */
+static void *leave_locked(void *arg)
+{
+    struct left *l = arg;
+    struct slow_path slow;
+
+    slow_begin(&slow);
+    slow_work_on(l->chain);
+    lock_take_patiently(&l->chain->lock);
+    atomic_store(&l->stage, 1);
+    while (atomic_load(&l->stage) == 1)
+        sched_yield();
+    slow.token = 0;     /* the frame is overwritten */
+    la_free(la_malloc(64));
+    atomic_store(&l->stage, 3);
+    while (atomic_load(&l->stage) == 3)
+        sched_yield();
+    return NULL;
+}
+
+static void use_left_chain(void *arg)
+{
+    struct left *l = arg;
+    void *block = la_chain_alloc(l->chain, 100);
+    struct la_owner owner = { .struct_size = sizeof(owner) };
+
+    CHECK(block);
+    CHECK(la_owner_of(block, &owner) == 0 && owner.chain == l->chain);     /* not a mapping of its own: nothing is waited for */
+    la_free(block);
+}
+
+static void lock_that_a_jump_has_left_hangs_nobody(void **state)
+{
+    struct la_owner owner = { .struct_size = sizeof(owner) };
+    struct left l = { 0 };
+    pthread_t thread;
+    void *block;
+
+    (void)state;
+    assert_int_equal(la_chain_create(NULL, LA_CHAIN_MT, &l.chain), 0);
+    l.block = la_chain_alloc(l.chain, 100);
+    assert_int_equal(pthread_create(&thread, NULL, leave_locked, &l), 0);
+    while (atomic_load(&l.stage) == 0)
+        sched_yield();
+    block = la_chain_alloc(l.chain, 100);
+    assert_non_null(block);
+    la_free(block);
+    la_free(l.block);
+    assert_int_equal(run_in_child(use_left_chain, &l), 0);
+    /* The thread's next call, to any chain, gives it back. */
+    atomic_store(&l.stage, 2);
+    while (atomic_load(&l.stage) == 2)
+        sched_yield();
+    block = la_chain_alloc(l.chain, 100);
+    assert_int_equal(la_owner_of(block, &owner), 0);
+    assert_ptr_equal(owner.chain, l.chain);
+    la_free(block);
+    assert_heap_is_sound();
+    atomic_store(&l.stage, 4);
+    pthread_join(thread, NULL);
+    assert_int_equal(la_chain_destroy(l.chain), 0);
+}
+
 /* What the child frees may belong to threads that do not exist there. */
 static void free_foreign(void *arg)
 {
@@ -608,6 +679,7 @@ int main(void)
         cmocka_unit_test(chain_of_an_ended_thread_serves_the_next_one),
         cmocka_unit_test(child_of_a_threaded_program_has_a_working_heap),
         cmocka_unit_test(fork_takes_several_thread_safe_chains),
+        cmocka_unit_test(lock_that_a_jump_has_left_hangs_nobody),
         cmocka_unit_test(child_may_free_blocks_of_threads_it_does_not_have),
         cmocka_unit_test(child_does_not_wait_for_a_driver_call_of_its_parent),
         cmocka_unit_test(child_may_use_a_source_that_another_thread_used),
