@@ -38,6 +38,7 @@ struct la_chain la_chain_none = {
 __thread struct la_chain *la_tls_default = &la_chain_none;
 __thread struct la_chain *la_tls_own;
 __thread struct slow_path *la_tls_slow;
+__thread const void *la_tls_frame;
 __thread struct la_chain *la_tls_closed, *la_tls_work;
 
 static struct la_lock chains_lock = LOCK_INIT(RANK_THREADS);
@@ -150,7 +151,7 @@ static void slow_path_is_gone(void)
 bool slow_path_is_alive(void)
 {
     int saved = errno;
-    bool above = (const char *)__builtin_frame_address(0) > (const char *)la_tls_slow && !is_on_signal_stack();
+    bool above = (const char *)__builtin_frame_address(0) > (const char *)la_tls_frame && !is_on_signal_stack();
 
     if (!above && frame_is_there(la_tls_slow)) {
         errno = saved;

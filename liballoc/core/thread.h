@@ -17,7 +17,8 @@ struct slow_path {
     uintptr_t token;
 };
 
-/* Survive the frame: the default chain that is closed meanwhile, and the chain that is at work. */
+/* Survive the frame: where it was, the default chain that is closed meanwhile, and the chain that is at work. */
+extern HIDDEN __thread const void *la_tls_frame;
 extern HIDDEN __thread struct la_chain *la_tls_closed, *la_tls_work;
 
 /* What no other frame leaves there by chance. */
@@ -36,6 +37,7 @@ static inline void slow_begin(struct slow_path *slow)
         return;
     slow->token = slow_token(slow);
     la_tls_closed = la_tls_default;
+    la_tls_frame = __builtin_frame_address(0);      /* not slow: ASan has stacks of its own for what has an address */
     atomic_signal_fence(memory_order_seq_cst);
     la_tls_slow = slow;
     atomic_signal_fence(memory_order_seq_cst);
