@@ -38,7 +38,6 @@ struct la_chain la_chain_none = {
 __thread struct la_chain *la_tls_default = &la_chain_none;
 __thread struct la_chain *la_tls_own;
 __thread struct slow_path *la_tls_slow;
-__thread const void *la_tls_frame;
 __thread struct la_chain *la_tls_closed, *la_tls_work;
 
 static struct la_lock chains_lock = LOCK_INIT(RANK_THREADS);
@@ -110,9 +109,20 @@ static bool is_mapped(const void *address)
 }
 
 /* Token overwritten: the frame has been left. Still there: calls since may just not have come that deep, or not have written there. */
-__attribute__((no_sanitize("address"))) static bool frame_is_there(const struct slow_path *slow)
+__attribute__((no_sanitize("address"))) static bool token_is_there(const struct slow_path *slow)
 {
-    return is_mapped(slow) && *(const volatile uintptr_t *)&slow->token == slow_token(slow);
+    if (!is_mapped(slow) || !is_mapped(slow + 1))
+        return false;
+    for (unsigned i = 0; i < ARRAY_SIZE(slow->token); i++)
+        if (*(const volatile uintptr_t *)&slow->token[i] != slow_token(slow))
+            return false;
+    return true;
+}
+
+/* Deeper in the stack than the slow path. */
+__attribute__((no_sanitize("address"))) static bool is_below(const void *frame, const struct slow_path *slow)
+{
+    return (const char *)frame < (const char *)*(const void *const volatile *)&slow->frame;
 }
 
 /* The thread's default chain as it was, but for what has been chosen since. */
@@ -145,21 +155,18 @@ static void slow_path_is_gone(void)
 
 /*
  * Frames of a handler lie below those of what it interrupted (the stack grows down), unless it has a stack of its own. So a call from above the
- * frame of the slow path shows that this is gone, and so does a frame that has been overwritten. Else there is no telling, and the call is
+ * frame of the slow path, or from where it was, shows that this is gone, and so does a frame that has been overwritten. Else there is no telling, and the call is
  * treated as a handler's.
  */
-bool slow_path_is_alive(void)
+bool slow_path_is_alive(const void *frame)
 {
     int saved = errno;
-    bool above = (const char *)__builtin_frame_address(0) > (const char *)la_tls_frame && !is_on_signal_stack();
+    bool alive = token_is_there(la_tls_slow) && (is_below(frame, la_tls_slow) || is_on_signal_stack());
 
-    if (!above && frame_is_there(la_tls_slow)) {
-        errno = saved;
-        return true;
-    }
-    slow_path_is_gone();
+    if (!alive)
+        slow_path_is_gone();
     errno = saved;
-    return false;
+    return alive;
 }
 
 /* ---- threads ---- */

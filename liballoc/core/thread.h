@@ -11,14 +11,15 @@ struct la_chain *thread_own_chain(void);
 
 /*
  * A slow path that is running, in its stack frame: la_tls_slow leads to the outermost one of the thread, whatever runs inside of it (a handler, the
- * callback of a report). token: the frame has not been left by a jump and used for something else.
+ * callback of a report). token: the frame has not been left by a jump and used for something else. Several words, as the frames of later calls
+ * have gaps.
  */
 struct slow_path {
-    uintptr_t token;
+    const void *frame;      /* where the stack is: ASan has stacks of its own for what has an address */
+    uintptr_t token[8];
 };
 
-/* Survive the frame: where it was, the default chain that is closed meanwhile, and the chain that is at work. */
-extern HIDDEN __thread const void *la_tls_frame;
+/* Survive the frame: the default chain that is closed meanwhile, and the chain that is at work. */
 extern HIDDEN __thread struct la_chain *la_tls_closed, *la_tls_work;
 
 /* What no other frame leaves there by chance. */
@@ -31,13 +32,14 @@ static inline uintptr_t slow_token(const struct slow_path *slow)
  * Around slow paths. A signal handler that comes in between finds the default chain closed: what it allocates is a mapping of its own, what it
  * frees goes into remote queues, and nothing that the interrupted call has half changed is touched (R9).
  */
-static inline void slow_begin(struct slow_path *slow)
+static inline __attribute__((always_inline)) void slow_begin(struct slow_path *slow)
 {
     if (unlikely(la_tls_slow != NULL))
         return;
-    slow->token = slow_token(slow);
+    for (unsigned i = 0; i < ARRAY_SIZE(slow->token); i++)
+        slow->token[i] = slow_token(slow);
+    slow->frame = __builtin_frame_address(0);
     la_tls_closed = la_tls_default;
-    la_tls_frame = __builtin_frame_address(0);      /* not slow: ASan has stacks of its own for what has an address */
     atomic_signal_fence(memory_order_seq_cst);
     la_tls_slow = slow;
     atomic_signal_fence(memory_order_seq_cst);
@@ -65,7 +67,7 @@ static inline void slow_end(struct slow_path *slow)
     atomic_signal_fence(memory_order_seq_cst);
     la_tls_work = NULL;
     la_tls_default = la_tls_closed;
-    slow->token = 0;
+    slow->token[0] = 0;
     atomic_signal_fence(memory_order_seq_cst);
     la_tls_slow = NULL;
 }
@@ -74,11 +76,12 @@ static inline void slow_end(struct slow_path *slow)
  * A slow path is said to be running: is it, so that this is a handler's call, or did a handler jump out of it (siglongjmp)? Then what it
  * left is put in order first. true: keep out of its way.
  */
-bool slow_path_is_alive(void);
+bool slow_path_is_alive(const void *frame);
 
-static inline bool thread_is_in_slow_path(void)
+/* To be called by the function that calls slow_begin(), if any does: where its own frame was, none can be alive now. */
+static inline __attribute__((always_inline)) bool thread_is_in_slow_path(void)
 {
-    return unlikely(la_tls_slow != NULL) && slow_path_is_alive();
+    return unlikely(la_tls_slow != NULL) && slow_path_is_alive(__builtin_frame_address(0));
 }
 
 /* Every chain of the process, for statistics and checks. */

@@ -431,7 +431,7 @@ static void *leave_locked(void *arg)
     atomic_store(&l->stage, 1);
     while (atomic_load(&l->stage) == 1)
         sched_yield();
-    slow.token = 0;     /* the frame is overwritten */
+    slow.token[0] = 0;     /* the frame is overwritten */
     la_free(la_malloc(64));
     atomic_store(&l->stage, 3);
     while (atomic_load(&l->stage) == 3)
