@@ -126,7 +126,7 @@ static void forget_run(struct la_heap *heap, uint32_t macro)
 static void free_blocks(const struct dead *dead)
 {
     struct la_heap *heap = dead->heap;
-    uint32_t rows = MIN(atomic_load(&heap->header->rows), heap->macro_count);
+    uint32_t rows = heap_rows(heap);
 
     for (uint32_t i = 0; i < rows; i++) {
         uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);

@@ -54,7 +54,7 @@ bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref
     unsigned slice = (unsigned)(offset / SLICE_SIZE % SLICES_PER_MACRO);
     slice_t page;
 
-    if (!heap_contains(heap, address) || macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed))
+    if (!heap_contains(heap, address) || macro >= heap_rows(heap))
         return false;
     if (owner_state(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed)) == OWNER_RUN) {
         macro = owner_head(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed));
@@ -86,7 +86,7 @@ bool block_find_small(struct la_heap *heap, void *block, struct block_ref *ref)
 
     *ref = (struct block_ref){ .heap = heap, .macro = (uint32_t)(offset / MACRO_SIZE),
                                .slice = (uint32_t)(offset / SLICE_SIZE % SLICES_PER_MACRO) };
-    if (!heap_contains(heap, block) || ref->macro >= atomic_load_explicit(&heap->header->rows, memory_order_relaxed))
+    if (!heap_contains(heap, block) || ref->macro >= heap_rows(heap))
         return false;
     page = atomic_load_explicit(&slice_of(heap, ref->macro, ref->slice)->page, memory_order_acquire);
     return slice_kind(page) == SLICE_SMALL && find_small(heap, page, offset % SLICE_SIZE, ref) && ref->start == block;

@@ -227,7 +227,7 @@ static void check_root(struct fsck *fsck, const struct heap_root *root)
 
 static void visit_blocks(struct fsck *fsck)
 {
-    uint32_t rows = MIN(atomic_load(&fsck->heap->header->rows), fsck->heap->macro_count);
+    uint32_t rows = heap_rows(fsck->heap);
 
     for (uint32_t i = 0; i < rows; i++)
         check_macro(fsck, i);

@@ -627,7 +627,7 @@ int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
 {
     struct heap_header *h = heap->header;
     struct la_heap_info info = { .id = h->id, .address = (uintptr_t)heap->base, .size = heap->size };
-    uint32_t rows = MIN(atomic_load(&h->rows), heap->macro_count);
+    uint32_t rows = heap_rows(heap);
     size_t size = ret ? ret->struct_size : 0;
 
     if (size < offsetof(struct la_heap_info, id) || size > 4 * sizeof(info))

@@ -56,6 +56,14 @@ struct la_heap {
 /* Of readers there is any number: they share one byte, behind those of the process slots. Their heap->process is this. */
 enum { READERS_SLOT = LA_HEAP_MAX_PROCESSES };
 
+/* Macro blocks whose rows in the tables are committed. Acquire: pairs with macro_commit_rows(). Never more than there are, whatever the heap says. */
+static inline uint32_t heap_rows(const struct la_heap *heap)
+{
+    uint32_t rows = atomic_load_explicit(&heap->header->rows, memory_order_acquire);
+
+    return MIN(rows, heap->macro_count);
+}
+
 /* Attached for reading only; reported, as -EROFS. */
 bool heap_is_read_only(const struct la_heap *heap);
 

@@ -48,7 +48,7 @@ bool macro_commit(struct la_heap *heap, uint32_t macro, uint32_t n)
 bool macro_commit_rows(struct la_heap *heap, uint32_t rows)
 {
     struct heap_header *h = heap->header;
-    uint32_t have = atomic_load_explicit(&h->rows, memory_order_acquire);
+    uint32_t have = heap_rows(heap);
 
     rows = MIN(rows, heap->macro_count);
     if (have >= rows)

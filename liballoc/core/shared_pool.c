@@ -406,7 +406,7 @@ void lane_rebuild(struct lane *lane)
 {
     struct la_chain *chain = &lane->chain;
     struct la_heap *heap = lane->heap;
-    uint32_t rows = atomic_load_explicit(&heap->header->rows, memory_order_relaxed);
+    uint32_t rows = heap_rows(heap);
 
     pool_bins_empty(chain);
     memset(chain->avail, 0, sizeof(chain->avail));
@@ -429,7 +429,7 @@ static bool adopt(struct la_chain *chain)
 {
     struct lane *lane = lane_of(chain);
     struct la_heap *heap = lane->heap;
-    uint32_t rows = atomic_load_explicit(&heap->header->rows, memory_order_relaxed);
+    uint32_t rows = heap_rows(heap);
     /* Acquire: pairs with the release in recover.c; the owner words of what is counted are there. */
     uint32_t count = atomic_load_explicit(&heap->header->abandoned, memory_order_acquire);
 
@@ -466,7 +466,7 @@ static void prepare_macro(struct la_heap *heap, uint32_t i)
 /* A row to look at next, also when the tables have to grow for it; -1: none. */
 static int64_t next_row(struct la_heap *heap, uint32_t looked)
 {
-    uint32_t rows = atomic_load_explicit(&heap->header->rows, memory_order_acquire);
+    uint32_t rows = heap_rows(heap);
 
     if (looked < rows)
         return (atomic_load_explicit(&heap->header->next_macro, memory_order_relaxed) + looked) % rows;

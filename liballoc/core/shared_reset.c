@@ -60,7 +60,7 @@ static void reset_run(struct la_heap *heap, uint32_t macro, unsigned lane)
 
 int la_heap_reset(struct la_heap *heap)
 {
-    uint32_t rows = MIN(atomic_load(&heap->header->rows), heap->macro_count);
+    uint32_t rows = heap_rows(heap);
     struct lane *lane = heap_lane(heap);
 
     if (!lane)

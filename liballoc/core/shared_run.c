@@ -24,7 +24,7 @@ static bool find_free_run(struct la_heap *heap, unsigned lane, uint32_t n, uint3
     if (n > heap->macro_count)
         return false;
     for (uint32_t i = 0; i < heap->macro_count; i++) {
-        if (i >= atomic_load_explicit(&heap->header->rows, memory_order_acquire) && !macro_commit_rows(heap, i + 1024))
+        if (i >= heap_rows(heap) && !macro_commit_rows(heap, i + 1024))
             return false;
         run = atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_NONE, 0) ? run + 1 : 0;
         if (run < n)
