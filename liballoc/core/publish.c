@@ -2,29 +2,35 @@
  * publish.c - hand blocks over through any pointer-sized word of the heap: publish, take, bundles.
  *
  * Publishing b through link, by lane L (DESIGN, R11):
- *     1  intent = { PUBLISH, link, b, generation of b }
+ *     1  intent = { PUBLISH, link, b, generation of b }, with the next sequence number of L
  *     2  word[b]: HELD by L -> IN_DOUBT by L
- *     3  link: expected -> b                           compare-and-swap; before it, what link points to is settled
- *     4  word[b]: IN_DOUBT by L -> HEAP                compare-and-swap: another lane may have settled it
- *     5  intent ends
- * Settling b: word[b]: IN_DOUBT -> HEAP. Whoever replaces a link settles what it points to first. So when recovery finds word[b] IN_DOUBT,
- * nobody has replaced the link since: link == b says published, else not. (Without settling, "link != b" could mean that
- * another lane pushed on top, and a reachable block would be freed.)
- *
+ *     3  link: expected -> mark of L and the sequence      compare-and-swap; from now on the publish has happened
+ *     4  word[b]: IN_DOUBT by L -> HEAP
+ *     5  link: mark -> b
+ *     6  intent ends
  * Taking b from link, by lane L:
- *     1  intent = { TAKE, link, b, generation g of b, where in b the replacement lies }
- *     2  link: b -> b marked with L and the intent's sequence in the upper 16 bits   compare-and-swap
- *     3  word[b]: HEAP, g -> HELD by L, g + 1          from now on the take has happened
- *     4  link: marked b -> replacement
+ *     1  intent = { TAKE, link, b, generation g of b, where in b the replacement lies }, with the next sequence number
+ *     2  link: b -> mark of L and the sequence             compare-and-swap
+ *     3  word[b]: HEAP, g -> HELD by L, g + 1              from now on the take has happened
+ *     4  link: mark -> replacement
  *     5  intent ends
- * Nobody waits at a mark: whoever meets it, and recovery, does steps 3 and 4 for L, from L's intent. While link is marked nobody
- * changes it otherwise, and b's own link word stands still (users change links inside a published block only under a lock), so the
- * replacement is the right one: there is no ABA of list heads. If b was freed and reused between 1 and 2, its generation is not g: then
- * everybody takes the mark back. A late helper can do no harm: step 3 wants generation g, step 4 the mark of this very intent (of the last
- * 16 by the lane).
  *
- * A bundle is published by its root in the same way; the intent also names the bundle's record, a list of the other blocks, which are
- * HELD until after step 4 and become HEAP one by one. If the lane dies in between, recovery goes on from the record.
+ * Nobody waits at a mark: whoever meets it, and recovery, does the next steps for L, from L's intent. A mark is used once: the sequence
+ * has 51 bits. So "the link still has this mark" proves that the intent's fields, read before, are those of this very operation, and a
+ * helper that slept finds the mark gone, however long it was. (With the block's address in the mark and 4 bits of sequence, a helper that
+ * slept through 16 operations of L undid a take that had happened.)
+ *
+ * A link without a mark points to a block that is not in doubt. So recovery can decide: word[b] IN_DOUBT and the link not marked says
+ * never published. (Settling the old block before pushing upon it is not enough: between the look and the compare-and-swap another lane
+ * may take it and publish it again, and be killed; and settling a block whose lane is killed before step 3 loses it.)
+ *
+ * While link is marked nobody changes it otherwise, and b's own link word stands still (users change links inside a published block only
+ * under a lock), so the replacement is the right one: there is no ABA of list heads. If b was freed and reused between 1 and 2, its
+ * generation is not g: then everybody takes the mark back.
+ *
+ * A bundle is published by its root in the same way. The intent also names the bundle's record, a list of the other blocks, which go from
+ * HELD to HEAP between 2 and 3: whoever finds the root finds all of them ready to be freed or taken. If step 3 fails they become HELD
+ * again; if the lane dies before it, recovery does that.
  */
 #include <errno.h>
 
@@ -35,26 +41,27 @@
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
 
-/* A marked link: | sequence 4 | lane 12 | address 48 |. */
-enum { MARK_SHIFT = 48, MARK_SEQUENCES = 16 };
-#define ADDRESS_MASK (((uintptr_t)1 << MARK_SHIFT) - 1)
+/* A marked link: | 1 | lane 12 | sequence 51 |. */
+enum { MARK_LANE_SHIFT = 51 };
+#define MARK ((uint64_t)1 << 63)
+#define MARK_SEQUENCE_MASK (((uint64_t)1 << MARK_LANE_SHIFT) - 1)
 
 static bool is_marked(uintptr_t value)
 {
-    return value >> MARK_SHIFT != 0;
+    return value & MARK;
 }
 
 static unsigned mark_lane(uintptr_t value)
 {
-    return value >> MARK_SHIFT & (HEAP_LANES - 1);
+    return value >> MARK_LANE_SHIFT & (HEAP_LANES - 1);
 }
 
-static uintptr_t marked(uintptr_t block, unsigned lane, uint32_t sequence)
+static uintptr_t mark_of(unsigned lane, uint64_t sequence)
 {
-    return block | (uintptr_t)(sequence % MARK_SEQUENCES * HEAP_LANES + lane) << MARK_SHIFT;
+    return MARK | (uint64_t)lane << MARK_LANE_SHIFT | (sequence & MARK_SEQUENCE_MASK);
 }
 
-_Static_assert(HEAP_LANES == 1 << 12, "a lane and four bits of sequence are 16 bits");
+_Static_assert(HEAP_LANES == 1 << 12 && sizeof(uintptr_t) == 8, "a lane and 51 bits of sequence are 63 bits");
 
 static _Atomic(uintptr_t) *bits(la_link *link)
 {
@@ -63,17 +70,29 @@ static _Atomic(uintptr_t) *bits(la_link *link)
 
 /* ---- intents ---- */
 
-static void intent_begin(struct la_heap *heap, struct heap_lane *lane, enum intent_op op, la_link *link, uintptr_t block,
-                         uint64_t record, uint64_t next_offset, unsigned generation)
+/* What a lane is about to do, copied from the heap. */
+struct intent {
+    enum intent_op op;
+    unsigned lane, generation;
+    uint64_t block, record, next_offset;
+    uintptr_t mark;
+};
+
+/* Release, each field: who reads one of this intent also sees that the mark of the one before is gone (see read_intent()). */
+static uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent_op op, la_link *link, uintptr_t block, uint64_t record,
+                              uint64_t next_offset, unsigned generation)
 {
-    atomic_store_explicit(&lane->sequence, atomic_load_explicit(&lane->sequence, memory_order_relaxed) + 1, memory_order_relaxed);
-    atomic_store_explicit(&lane->link, heap_offset(heap, link), memory_order_relaxed);
-    atomic_store_explicit(&lane->block, heap_offset(heap, (void *)block), memory_order_relaxed);
-    atomic_store_explicit(&lane->record, record, memory_order_relaxed);
-    atomic_store_explicit(&lane->next_offset, next_offset, memory_order_relaxed);
-    atomic_store_explicit(&lane->generation, generation, memory_order_relaxed);
-    /* Release: a helper that meets our mark reads these fields; compilers keep the order for recovery. */
+    struct heap_lane *lane = &heap->lane_table[number];
+    uint64_t sequence = atomic_load_explicit(&lane->sequence, memory_order_relaxed) + 1;
+
+    atomic_store_explicit(&lane->sequence, sequence, memory_order_release);
+    atomic_store_explicit(&lane->link, heap_offset(heap, link), memory_order_release);
+    atomic_store_explicit(&lane->block, heap_offset(heap, (void *)block), memory_order_release);
+    atomic_store_explicit(&lane->record, record, memory_order_release);
+    atomic_store_explicit(&lane->next_offset, next_offset, memory_order_release);
+    atomic_store_explicit(&lane->generation, generation, memory_order_release);
     atomic_store_explicit(&lane->op, op, memory_order_release);
+    return mark_of(number, sequence);
 }
 
 static void intent_end(struct heap_lane *lane)
@@ -81,87 +100,108 @@ static void intent_end(struct heap_lane *lane)
     atomic_store_explicit(&lane->op, INTENT_NONE, memory_order_release);
 }
 
-/* ---- settle and help ---- */
-
-/* What @value points to is no longer in doubt. */
-static void settle(struct la_heap *heap, uintptr_t value)
+static struct intent read_intent(const struct la_heap *heap, unsigned number)
 {
-    struct block_ref ref;
-    word_t w;
+    struct heap_lane *lane = &heap->lane_table[number];
 
-    if (!value || !block_find(heap, (void *)value, &ref))
-        return;
-    w = atomic_load_explicit(ref.word, memory_order_acquire);
-    if (word_state(w, ref.epoch) == WORD_IN_DOUBT)
-        atomic_compare_exchange_strong(ref.word, &w, word_make(word_generation(w), ref.epoch, WORD_HEAP, 0));
+    /* Acquire: pairs with intent_begin(); the caller looks at the link afterwards. */
+    return (struct intent){
+        .op = (enum intent_op)atomic_load_explicit(&lane->op, memory_order_acquire),
+        .lane = number,
+        .generation = atomic_load_explicit(&lane->generation, memory_order_acquire),
+        .block = atomic_load_explicit(&lane->block, memory_order_acquire),
+        .record = atomic_load_explicit(&lane->record, memory_order_acquire),
+        .next_offset = atomic_load_explicit(&lane->next_offset, memory_order_acquire),
+        .mark = mark_of(number, atomic_load_explicit(&lane->sequence, memory_order_acquire)),
+    };
 }
 
-/* Step 4's new value; false: the block is not what the intent says, the heap has been damaged. */
-static bool replacement(struct la_heap *heap, uintptr_t block, uint64_t next_offset, uintptr_t *ret)
+/* ---- the steps that anybody may do ---- */
+
+static void finish_publish(struct la_heap *heap, la_link *link, const struct intent *intent)
+{
+    uintptr_t seen = intent->mark;
+    struct block_ref ref;
+    word_t in_doubt;
+
+    if (!block_find(heap, heap->base + intent->block, &ref))
+        return;
+    in_doubt = word_make(intent->generation, ref.epoch, WORD_IN_DOUBT, intent->lane);
+    /* Each fails when somebody was faster. Release: what the block holds comes before the link, also when a helper stores it. */
+    atomic_compare_exchange_strong(ref.word, &in_doubt, word_make(intent->generation, ref.epoch, WORD_HEAP, 0));
+    atomic_compare_exchange_strong(bits(link), &seen, (uintptr_t)ref.start);
+}
+
+/* What replaces the block in the link; false: the block is not what the intent says, the heap has been damaged. */
+static bool replacement(struct la_heap *heap, const struct intent *intent, uintptr_t *ret)
 {
     struct block_ref ref;
 
     *ret = 0;
-    if (next_offset == LA_NO_NEXT)
+    if (intent->next_offset == LA_NO_NEXT)
         return true;
-    if (!block_find(heap, (void *)block, &ref) || next_offset + sizeof(uintptr_t) > ref.size)
+    if (!block_find(heap, heap->base + intent->block, &ref) || intent->next_offset + sizeof(uintptr_t) > ref.size)
         return false;
-    *ret = atomic_load_explicit((_Atomic(uintptr_t) *)(ref.start + next_offset), memory_order_acquire) & ADDRESS_MASK;
+    *ret = (uintptr_t)la_load(heap, (la_link *)(ref.start + intent->next_offset));
     return true;
 }
 
-/* Step 3 for lane @lane; false: the block is not of that generation, or in no state to be taken. */
-static bool take_word(struct la_heap *heap, uintptr_t block, unsigned lane, unsigned generation)
+/* Step 3 of a take; false: the block is not of that generation, or in no state to be taken. */
+static bool take_word(struct la_heap *heap, const struct intent *intent)
 {
     struct block_ref ref;
     word_t w, taken;
 
-    if (!block_find(heap, (void *)block, &ref) || (uintptr_t)ref.start != block)
+    if (!block_find(heap, heap->base + intent->block, &ref) || ref.start != heap->base + intent->block)
         return false;
-    taken = word_make(generation + 1, ref.epoch, WORD_HELD, lane);
-    w = atomic_load_explicit(ref.word, memory_order_acquire);
-    while (word_generation(w) == generation &&
-           (word_state(w, ref.epoch) == WORD_HEAP || word_state(w, ref.epoch) == WORD_IN_DOUBT))
-        if (atomic_compare_exchange_weak(ref.word, &w, taken))
-            return true;
-    return w == taken;
+    w = word_make(intent->generation, ref.epoch, WORD_HEAP, 0);
+    taken = word_make(intent->generation + 1, ref.epoch, WORD_HELD, intent->lane);
+    return atomic_compare_exchange_strong(ref.word, &w, taken) || w == taken;
 }
 
-/* Steps 3 and 4 for the intent of @number, of sequence @sequence, whose mark on @link is @seen. */
-static bool finish_take(struct la_heap *heap, la_link *link, uintptr_t seen, unsigned number, unsigned generation, uint64_t next_offset)
+static bool finish_take(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
-    uintptr_t block = seen & ADDRESS_MASK, next;
-    bool taken = take_word(heap, block, number, generation) && replacement(heap, block, next_offset, &next);
+    uintptr_t block = (uintptr_t)heap->base + intent->block, next, seen = intent->mark;
+    bool taken = take_word(heap, intent) && replacement(heap, intent, &next);
 
     /* Fails when somebody was faster: they stored the same. */
     atomic_compare_exchange_strong(bits(link), &seen, taken ? next : block);
     return taken;
 }
 
-/* @link holds the marked value @seen: do what its lane would do next. */
-static void help(struct la_heap *heap, la_link *link, uintptr_t seen)
+/* @link was seen to have @mark: do what its lane would do next. 0: the mark is gone; -EUCLEAN: no lane has left it. */
+static int help(struct la_heap *heap, la_link *link, uintptr_t mark)
 {
-    unsigned number = mark_lane(seen), generation;
-    uintptr_t block = seen & ADDRESS_MASK;
-    struct heap_lane *lane = &heap->lane_table[number];
-    uint32_t sequence = atomic_load_explicit(&lane->sequence, memory_order_acquire);
-    uint64_t next_offset = atomic_load_explicit(&lane->next_offset, memory_order_acquire);
+    struct intent intent = read_intent(heap, mark_lane(mark));
 
-    generation = atomic_load_explicit(&lane->generation, memory_order_acquire);
-    /* The fields are of one intent, the one that left this mark: the sequence and the link are still the same after they were read. */
-    if (atomic_load_explicit(&lane->op, memory_order_acquire) == INTENT_TAKE &&
-        atomic_load_explicit(&lane->link, memory_order_acquire) == heap_offset(heap, link) &&
-        atomic_load_explicit(&lane->block, memory_order_acquire) == heap_offset(heap, (void *)block) &&
-        marked(block, number, sequence) == seen && atomic_load_explicit(bits(link), memory_order_acquire) == seen &&
-        atomic_load_explicit(&lane->sequence, memory_order_acquire) == sequence)
-        finish_take(heap, link, seen, number, generation, next_offset);
+    /* Acquire: pairs with the release of whoever removed the mark. Still there: the intent that was read is the mark's. */
+    if (atomic_load_explicit(bits(link), memory_order_acquire) != mark)
+        return 0;
+    if (intent.mark != mark || (intent.op != INTENT_PUBLISH && intent.op != INTENT_TAKE)) {
+        heap_quarantine(heap, "a link has a mark that no lane has left");
+        return la_last_error_code();
+    }
+    if (intent.op == INTENT_PUBLISH)
+        finish_publish(heap, link, &intent);
+    else
+        finish_take(heap, link, &intent);
+    return 0;
 }
 
 void *la_load(struct la_heap *heap, la_link *link)
 {
-    (void)heap;
-    /* Acquire: pairs with the release of the publisher's compare-and-swap. */
-    return (void *)(atomic_load_explicit(bits(link), memory_order_acquire) & ADDRESS_MASK);
+    for (;;) {
+        /* Acquire: pairs with the release of the publisher's compare-and-swap. */
+        uintptr_t value = atomic_load_explicit(bits(link), memory_order_acquire);
+        uint64_t block;
+
+        if (likely(!is_marked(value)))
+            return (void *)value;
+        /* Being published: it is there. Being taken: it still is. */
+        block = atomic_load_explicit(&heap->lane_table[mark_lane(value)].block, memory_order_acquire);
+        if (atomic_load_explicit(bits(link), memory_order_acquire) == value)
+            return block < heap->size ? heap->base + block : NULL;
+    }
 }
 
 /* ---- publish ---- */
@@ -186,28 +226,47 @@ static int check_link(struct la_heap *heap, const void *link)
     return 0;
 }
 
-/* Steps 1 to 4. */
+typedef void entry_visitor(struct la_heap *heap, _Atomic(uint64_t) *entry, unsigned lane);
+static void each_entry(struct la_heap *heap, uint64_t offset, unsigned lane, entry_visitor *visit);
+static entry_visitor keep_entry, hold_entry;
+
+/* Step 3: replaces @expected, and only that. Bounded: each round somebody else's operation was finished. */
+static int swing(struct la_heap *heap, la_link *link, uintptr_t expected, uintptr_t mark)
+{
+    for (;;) {
+        uintptr_t seen = expected;
+        int r;
+
+        /* Release: what the block holds comes before the link; acquire: what the old block holds, before ours is freed. */
+        if (atomic_compare_exchange_strong_explicit(bits(link), &seen, mark, memory_order_acq_rel, memory_order_acquire))
+            return 0;
+        if (!is_marked(seen))
+            return -EAGAIN;
+        r = help(heap, link, seen);
+        if (r < 0)
+            return r;
+    }
+}
+
 static int publish(struct la_heap *heap, struct lane *lane, la_link *link, uintptr_t expected, struct block_ref *ref, uint64_t record)
 {
-    struct heap_lane *mine = &heap->lane_table[lane->number];
     word_t held = atomic_load_explicit(ref->word, memory_order_relaxed);
-    word_t in_doubt = word_make(word_generation(held), ref->epoch, WORD_IN_DOUBT, lane->number);
-    uintptr_t seen = expected;
+    struct intent intent = { .op = INTENT_PUBLISH, .lane = lane->number, .generation = word_generation(held),
+                             .block = heap_offset(heap, ref->start) };
+    int r;
 
-    intent_begin(heap, mine, INTENT_PUBLISH, link, (uintptr_t)ref->start, record, 0, word_generation(held));
-    atomic_store_explicit(ref->word, in_doubt, memory_order_release);
-    settle(heap, expected);
-    /* Release: what the block holds comes before the link. */
-    if (!atomic_compare_exchange_strong_explicit(bits(link), &seen, (uintptr_t)ref->start, memory_order_acq_rel, memory_order_acquire)) {
+    intent.mark = intent_begin(heap, lane->number, INTENT_PUBLISH, link, (uintptr_t)ref->start, record, 0, intent.generation);
+    atomic_store_explicit(ref->word, word_make(intent.generation, ref->epoch, WORD_IN_DOUBT, lane->number), memory_order_release);
+    each_entry(heap, record, lane->number, keep_entry);
+    r = swing(heap, link, expected, intent.mark);
+    if (r == 0) {
+        finish_publish(heap, link, &intent);
+    } else {
+        each_entry(heap, record, lane->number, hold_entry);
         atomic_store_explicit(ref->word, held, memory_order_release);
-        intent_end(mine);
-        if (is_marked(seen))
-            help(heap, link, seen);
-        return -EAGAIN;
     }
-    /* Already settled, or even taken and freed by another lane: all the same. */
-    atomic_compare_exchange_strong(ref->word, &in_doubt, word_make(word_generation(held), ref->epoch, WORD_HEAP, 0));
-    return 0;
+    intent_end(&heap->lane_table[lane->number]);
+    return r;
 }
 
 int la_publish(struct la_heap *heap, la_link *link, void *expected, void *block)
@@ -223,8 +282,6 @@ int la_publish(struct la_heap *heap, la_link *link, void *expected, void *block)
         r = find_held(heap, lane, block, &ref);
     if (r == 0)
         r = publish(heap, lane, link, (uintptr_t)expected, &ref, 0);
-    if (r == 0)
-        intent_end(&heap->lane_table[lane->number]);
     return r;
 }
 
@@ -264,10 +321,9 @@ int la_keep(struct la_heap *heap, void *block)
 /* One try; -EAGAIN: somebody else was faster. */
 static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uintptr_t block, uint64_t next_offset)
 {
-    struct heap_lane *mine = &heap->lane_table[lane->number];
-    uintptr_t seen = block, mark;
+    struct intent intent = { .op = INTENT_TAKE, .lane = lane->number, .block = heap_offset(heap, (void *)block), .next_offset = next_offset };
+    uintptr_t seen = block;
     struct block_ref ref;
-    unsigned generation;
     bool taken;
 
     if (!block_find(heap, (void *)block, &ref) || (uintptr_t)ref.start != block) {
@@ -278,20 +334,17 @@ static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uint
     }
     if (next_offset != LA_NO_NEXT && next_offset + sizeof(void *) > ref.size)
         return la_fail(-EINVAL, "next_offset %zu does not lie in the block of %zu bytes", (size_t)next_offset, ref.size);
-    generation = word_generation(atomic_load_explicit(ref.word, memory_order_acquire));
-    intent_begin(heap, mine, INTENT_TAKE, link, block, 0, next_offset, generation);
-    mark = marked(block, lane->number, atomic_load_explicit(&mine->sequence, memory_order_relaxed));
-    if (!atomic_compare_exchange_strong(bits(link), &seen, mark)) {
-        intent_end(mine);
-        if (is_marked(seen))
-            help(heap, link, seen);
-        return -EAGAIN;
+    intent.generation = word_generation(atomic_load_explicit(ref.word, memory_order_acquire));
+    intent.mark = intent_begin(heap, lane->number, INTENT_TAKE, link, block, 0, next_offset, intent.generation);
+    if (!atomic_compare_exchange_strong(bits(link), &seen, intent.mark)) {
+        intent_end(&heap->lane_table[lane->number]);
+        return is_marked(seen) && help(heap, link, seen) < 0 ? la_last_error_code() : -EAGAIN;
     }
-    taken = finish_take(heap, link, mark, lane->number, generation, next_offset);
-    intent_end(mine);
+    taken = finish_take(heap, link, &intent);
+    intent_end(&heap->lane_table[lane->number]);
     if (taken)
         return 0;
-    if (word_generation(atomic_load_explicit(ref.word, memory_order_acquire)) != generation)
+    if (word_generation(atomic_load_explicit(ref.word, memory_order_acquire)) != intent.generation)
         return -EAGAIN;
     return la_fail(-EINVAL, "block %#lx cannot be taken: it is free or held by another process", block);
 }
@@ -309,8 +362,7 @@ void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
         if (!block)
             return NULL;
         if (is_marked(block)) {
-            help(heap, link, block);
-            r = -EAGAIN;
+            r = help(heap, link, block) < 0 ? la_last_error_code() : -EAGAIN;
             continue;
         }
         r = try_take(heap, lane, link, block, next_offset);
@@ -323,13 +375,16 @@ void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
 /* ---- bundles ---- */
 
 /* In the heap: the blocks of a bundle, in chunks. count is stored after the entry. */
-enum { RECORD_ENTRIES = 60 };
+enum { RECORD_ENTRIES = 60, ENTRY_SHIFT = 48 };
 
 struct record {
     _Atomic(uint64_t) next;                     /* offset of the record made before this one */
     _Atomic(uint64_t) count;
-    _Atomic(uint64_t) entry[RECORD_ENTRIES];    /* offsets of blocks */
+    _Atomic(uint64_t) entry[RECORD_ENTRIES];    /* | kept 1 | generation 15 | offset of a block 48 | */
 };
+
+/* The bundle made it HEAP, and must take that back when its root is not published. */
+#define ENTRY_KEPT ((uint64_t)1 << 63)
 
 struct la_bundle {
     struct la_heap *heap;
@@ -384,17 +439,17 @@ void *la_bundle_alloc(struct la_bundle *bundle, size_t size)
 {
     struct record *record = record_with_room(bundle);
     void *block = record ? la_heap_hold(bundle->heap, size) : NULL;
-    uint64_t count;
+    struct block_ref ref;
+    uint64_t count, entry;
 
-    if (!block)
+    if (!block || !block_find(bundle->heap, block, &ref))
         return NULL;
+    entry = (uint64_t)word_generation(atomic_load_explicit(ref.word, memory_order_relaxed)) << ENTRY_SHIFT | heap_offset(bundle->heap, block);
     count = atomic_load_explicit(&record->count, memory_order_relaxed);
-    atomic_store_explicit(&record->entry[count], heap_offset(bundle->heap, block), memory_order_relaxed);
+    atomic_store_explicit(&record->entry[count], entry, memory_order_relaxed);
     atomic_store_explicit(&record->count, count + 1, memory_order_release);
     return block;
 }
-
-typedef void entry_visitor(struct la_heap *heap, uint64_t block, unsigned lane);
 
 /* Bounded: a damaged list ends where it leaves the heap, and records are visited at most once per macro block's worth. */
 static void each_entry(struct la_heap *heap, uint64_t offset, unsigned lane, entry_visitor *visit)
@@ -405,33 +460,60 @@ static void each_entry(struct la_heap *heap, uint64_t offset, unsigned lane, ent
         uint64_t count = MIN(atomic_load_explicit(&record->count, memory_order_acquire), (uint64_t)RECORD_ENTRIES);
 
         for (uint64_t i = 0; i < count; i++)
-            visit(heap, atomic_load_explicit(&record->entry[i], memory_order_relaxed), lane);
+            visit(heap, &record->entry[i], lane);
         record = record_at(heap, atomic_load_explicit(&record->next, memory_order_relaxed));
     }
 }
 
-/* HELD by @lane -> HEAP; anything else has gone its own way already. */
-static void keep_entry(struct la_heap *heap, uint64_t block, unsigned lane)
+/* The block of an entry, and its word when it is still the bundle's: of the generation that it was given out with. */
+static bool find_entry(struct la_heap *heap, uint64_t entry, struct block_ref *ref, word_t *w)
 {
-    struct block_ref ref;
-    word_t w;
+    uint64_t block = entry & (((uint64_t)1 << ENTRY_SHIFT) - 1);
 
-    if (block >= heap->size || !block_find(heap, heap->base + block, &ref))
-        return;
-    w = atomic_load_explicit(ref.word, memory_order_relaxed);
-    if (word_state(w, ref.epoch) == WORD_HELD && word_lane(w) == lane)
-        atomic_compare_exchange_strong(ref.word, &w, word_make(word_generation(w), ref.epoch, WORD_HEAP, 0));
+    if (block >= heap->size || !block_find(heap, heap->base + block, ref))
+        return false;
+    *w = atomic_load_explicit(ref->word, memory_order_relaxed);
+    return word_generation(*w) == (entry & ~ENTRY_KEPT) >> ENTRY_SHIFT;
 }
 
-static void free_entry(struct la_heap *heap, uint64_t block, unsigned lane)
+static bool is_held_by(word_t w, const struct block_ref *ref, unsigned lane)
+{
+    return word_state(w, ref->epoch) == WORD_HELD && word_lane(w) == lane;
+}
+
+/* HELD by @lane -> HEAP; anything else has gone its own way already. The flag comes first: it may stand without the change. */
+static void keep_entry(struct la_heap *heap, _Atomic(uint64_t) *entry, unsigned lane)
+{
+    uint64_t value = atomic_load_explicit(entry, memory_order_relaxed);
+    struct block_ref ref;
+    word_t w;
+
+    if (!find_entry(heap, value, &ref, &w) || !is_held_by(w, &ref, lane))
+        return;
+    atomic_store_explicit(entry, value | ENTRY_KEPT, memory_order_relaxed);
+    atomic_store_explicit(ref.word, word_make(word_generation(w), ref.epoch, WORD_HEAP, 0), memory_order_release);
+}
+
+/* The way back, when the root was not published: nobody else has seen the block. */
+static void hold_entry(struct la_heap *heap, _Atomic(uint64_t) *entry, unsigned lane)
+{
+    uint64_t value = atomic_load_explicit(entry, memory_order_relaxed);
+    struct block_ref ref;
+    word_t w;
+
+    if (!(value & ENTRY_KEPT))
+        return;
+    if (find_entry(heap, value, &ref, &w) && word_state(w, ref.epoch) == WORD_HEAP)
+        atomic_store_explicit(ref.word, word_make(word_generation(w), ref.epoch, WORD_HELD, lane), memory_order_release);
+    atomic_store_explicit(entry, value & ~ENTRY_KEPT, memory_order_release);
+}
+
+static void free_entry(struct la_heap *heap, _Atomic(uint64_t) *entry, unsigned lane)
 {
     struct block_ref ref;
     word_t w;
 
-    if (block >= heap->size || !block_find(heap, heap->base + block, &ref))
-        return;
-    w = atomic_load_explicit(ref.word, memory_order_relaxed);
-    if (word_state(w, ref.epoch) == WORD_HELD && word_lane(w) == lane)
+    if (find_entry(heap, atomic_load_explicit(entry, memory_order_relaxed), &ref, &w) && is_held_by(w, &ref, lane))
         la_free(ref.start);
 }
 
@@ -465,8 +547,6 @@ int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, v
         r = publish(heap, lane, link, (uintptr_t)expected, &ref, record);
     if (r < 0)
         return r;
-    each_entry(heap, record, lane->number, keep_entry);
-    intent_end(&heap->lane_table[lane->number]);
     free_records(heap, bundle->record);
     bundle_end(bundle);
     return 0;
@@ -486,63 +566,51 @@ void la_bundle_abort(struct la_bundle *bundle)
 
 /* ---- recovery ---- */
 
-/* Did step 3 of a publish happen? See the head of this file. */
-static bool was_published(struct la_heap *heap, const struct heap_lane *lane, unsigned number, struct block_ref *ref)
-{
-    la_link *link = (la_link *)(heap->base + atomic_load(&lane->link));
-    word_t w = atomic_load(ref->word);
-
-    /* Freed or taken since: it was reachable. */
-    if (word_generation(w) != atomic_load(&lane->generation))
-        return true;
-    if (word_state(w, ref->epoch) == WORD_HEAP)
-        return true;
-    if (word_state(w, ref->epoch) != WORD_IN_DOUBT || word_lane(w) != number)
-        return false;
-    return (atomic_load(bits(link)) & ADDRESS_MASK) == (uintptr_t)ref->start;
-}
-
-static bool resolve_publish(struct la_heap *heap, struct heap_lane *lane, unsigned number)
+/*
+ * Marked: published, and finished here. Else the block's word tells, read after the link: in doubt says that the mark was never there, as
+ * whoever removed it settled the block before.
+ */
+static bool resolve_publish(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
     struct block_ref ref;
-
     word_t w;
 
-    if (!block_find(heap, heap->base + atomic_load(&lane->block), &ref) || !was_published(heap, lane, number, &ref))
-        return false;
+    if (atomic_load(bits(link)) == intent->mark) {
+        finish_publish(heap, link, intent);
+        return true;
+    }
+    /* Freed, with its page, or of another generation: freed or taken since, so it was reachable. */
+    if (!block_find(heap, heap->base + intent->block, &ref))
+        return true;
     w = atomic_load(ref.word);
-    /* Only what this lane left in doubt: another one may be publishing the block again. */
-    if (word_state(w, ref.epoch) == WORD_IN_DOUBT && word_lane(w) == number && word_generation(w) == atomic_load(&lane->generation))
-        atomic_compare_exchange_strong(ref.word, &w, word_make(word_generation(w), ref.epoch, WORD_HEAP, 0));
-    each_entry(heap, atomic_load(&lane->record), number, keep_entry);
-    return true;
+    if (word_generation(w) != intent->generation || word_state(w, ref.epoch) == WORD_HEAP)
+        return true;
+    each_entry(heap, intent->record, intent->lane, hold_entry);
+    return false;
 }
 
 /* Marked: the take happens now, and the block is freed with what else the lane held. Not marked: it has happened, or never began. */
-static bool resolve_take(struct la_heap *heap, struct heap_lane *lane, unsigned number)
+static bool resolve_take(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
-    la_link *link = (la_link *)(heap->base + atomic_load(&lane->link));
-    uintptr_t block = (uintptr_t)heap->base + atomic_load(&lane->block);
-    uintptr_t mark = marked(block, number, atomic_load(&lane->sequence));
-
-    if (atomic_load(bits(link)) != mark)
+    if (atomic_load(bits(link)) != intent->mark)
         return true;
-    return finish_take(heap, link, mark, number, atomic_load(&lane->generation), atomic_load(&lane->next_offset));
+    return finish_take(heap, link, intent);
 }
 
 void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned number, struct la_obituary *obituary)
 {
-    uint32_t op = atomic_load_explicit(&lane->op, memory_order_acquire);
-    uint64_t link = atomic_load(&lane->link), block = atomic_load(&lane->block);
+    struct intent intent = read_intent(heap, number);
+    uint64_t offset = atomic_load(&lane->link);
+    la_link *link = (la_link *)(heap->base + offset);
     bool done;
 
-    if (op != INTENT_PUBLISH && op != INTENT_TAKE)
+    if (intent.op != INTENT_PUBLISH && intent.op != INTENT_TAKE)
         return;
-    if (link >= heap->size || block >= heap->size || !heap_link_is_valid(heap, heap->base + link)) {
+    if (offset >= heap->size || intent.block >= heap->size || !heap_link_is_valid(heap, link)) {
         heap_quarantine(heap, "a dead lane's intent points outside the heap");
         return;
     }
-    done = op == INTENT_PUBLISH ? resolve_publish(heap, lane, number) : resolve_take(heap, lane, number);
+    done = intent.op == INTENT_PUBLISH ? resolve_publish(heap, link, &intent) : resolve_take(heap, link, &intent);
     if (done)
         obituary->published++;
     else

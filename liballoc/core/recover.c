@@ -7,7 +7,7 @@
  *   2  free every block whose word names one of its lanes; tell the owners of the pages
  *   3  its macro blocks become abandoned: whoever needs memory adopts them
  *   4  its lanes, then its process slot are free
- * Step 1 must come first: a bundle that was published must not be freed in step 2, as the bundle's record is HELD too.
+ * Step 1 must come first: the blocks of a bundle that was not published are found through its record, which step 2 frees.
  */
 #include <errno.h>
 

@@ -214,9 +214,9 @@ static void check_lane(struct fsck *fsck, unsigned number)
         finding(fsck, "lane %u: belongs to process slot %u (F6)", number, (uint32_t)atomic_load(&lane->owner) - 1);
 }
 
-static void check_root(struct fsck *fsck, const struct heap_root *root)
+static void check_root(struct fsck *fsck, struct heap_root *root)
 {
-    uintptr_t value = atomic_load(&root->value) & (((uintptr_t)1 << 48) - 1);
+    uintptr_t value = (uintptr_t)la_load(fsck->heap, (la_link *)&root->value);
     struct block_ref ref;
 
     if ((atomic_load(&root->state) & 3) != ROOT_NAMED || !value || !heap_contains(fsck->heap, (void *)value))

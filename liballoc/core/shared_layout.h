@@ -16,7 +16,7 @@
  * Blocks of whole slices have 64 bits: the same in the upper half, the length in bytes / 4096 below.
  *
  * Who may store: a word that is FREE: the owner of the macro block. HELD or IN_DOUBT by a lane: that lane; others only by
- * compare-and-swap. HEAP: anybody, by compare-and-swap.
+ * compare-and-swap. HEAP: anybody, by compare-and-swap; blocks of a bundle whose root was not published yet: its lane.
  */
 #ifndef CORE_SHARED_LAYOUT_H
 #define CORE_SHARED_LAYOUT_H
@@ -28,7 +28,7 @@
 #include "core/types.h"
 
 #define HEAP_MAGIC 0x70616568616cull    /* "laheap" */
-enum { HEAP_LAYOUT_VERSION = 2, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
+enum { HEAP_LAYOUT_VERSION = 3, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
 
 enum word_state { WORD_FREE = 0, WORD_HELD = 1, WORD_IN_DOUBT = 2, WORD_HEAP = 3 };
 
@@ -180,13 +180,13 @@ enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE };
 struct heap_lane {
     _Atomic(uint64_t) owner;
     _Atomic(uint32_t) op;               /* enum intent_op; stored last when an intent begins, first when it ends */
-    _Atomic(uint32_t) sequence;         /* of intents */
+    _Atomic(uint32_t) generation;       /* of the block when the intent began */
+    _Atomic(uint64_t) sequence;         /* of intents; never goes back, also when the lane is lent to somebody else */
     _Atomic(uint64_t) link;             /* offset of the word */
     _Atomic(uint64_t) block;            /* offset of the block */
     _Atomic(uint64_t) record;           /* bundle: offset of its first record, else 0 */
     _Atomic(uint64_t) next_offset;      /* take: where in the block the replacement lies, or LA_NO_NEXT */
-    _Atomic(uint32_t) generation;       /* of the block when the intent began */
-    uint8_t unused[76];
+    uint8_t unused[72];
 };
 
 _Static_assert(sizeof(struct heap_lane) == 128, "two cache lines: neighbours do not share one");

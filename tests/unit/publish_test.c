@@ -161,7 +161,7 @@ static void a_mark_of_a_dead_taker_is_no_obstacle(void **state)
     atomic_store(&dead->next_offset, 0);
     atomic_store(&dead->generation, word_generation(atomic_load(ref.word)));
     atomic_store(&dead->op, INTENT_TAKE);
-    atomic_store((_Atomic(uintptr_t) *)root, (uintptr_t)b | (uintptr_t)(5 * HEAP_LANES + 4000) << 48);
+    atomic_store((_Atomic(uintptr_t) *)root, (uintptr_t)1 << 63 | (uintptr_t)4000 << 51 | 5);
 
     assert_ptr_equal(la_load(s->heap, root), b);
     assert_ptr_equal(la_take(s->heap, root, 0), a);
@@ -171,6 +171,67 @@ static void a_mark_of_a_dead_taker_is_no_obstacle(void **state)
     la_free(b);
     atomic_store(&dead->op, INTENT_NONE);
     atomic_store(&dead->owner, 0);
+}
+
+/* The same of a publisher: the block is there for readers at once, and for takers. */
+static void a_mark_of_a_dead_publisher_is_no_obstacle(void **state)
+{
+    struct shared *s = *state;
+    la_link *root = shared_root(s->heap, "root");
+    void *block = la_heap_hold(s->heap, 64);
+    struct heap_lane *dead = &s->heap->lane_table[4000];
+    struct block_ref ref;
+
+    assert_true(block_find(s->heap, block, &ref));
+    atomic_store(ref.word, word_make(word_generation(atomic_load(ref.word)), ref.epoch, WORD_IN_DOUBT, 4000));
+    atomic_store(&dead->owner, 1ull << 32 | (LA_HEAP_MAX_PROCESSES - 1));
+    atomic_store(&dead->sequence, 5);
+    atomic_store(&dead->link, heap_offset(s->heap, root));
+    atomic_store(&dead->block, heap_offset(s->heap, block));
+    atomic_store(&dead->generation, word_generation(atomic_load(ref.word)));
+    atomic_store(&dead->op, INTENT_PUBLISH);
+    atomic_store((_Atomic(uintptr_t) *)root, (uintptr_t)1 << 63 | (uintptr_t)4000 << 51 | 5);
+
+    assert_ptr_equal(la_load(s->heap, root), block);
+    assert_ptr_equal(la_take(s->heap, root, LA_NO_NEXT), block);
+    assert_null(la_load(s->heap, root));
+    la_free(block);
+    atomic_store(&dead->op, INTENT_NONE);
+    atomic_store(&dead->owner, 0);
+}
+
+/* Nobody may loop for ever over a link that was overwritten. */
+static void a_mark_that_no_lane_has_left_is_reported(void **state)
+{
+    struct shared *s = *state;
+    la_link *root = shared_root(s->heap, "root");
+    void *block = la_heap_hold(s->heap, 64);
+
+    atomic_store((_Atomic(uintptr_t) *)root, (uintptr_t)1 << 63 | (uintptr_t)77 << 51 | 5);
+    assert_null(la_take(s->heap, root, LA_NO_NEXT));
+    assert_int_equal(la_last_error_code(), -EUCLEAN);
+    assert_int_equal(la_publish(s->heap, root, NULL, block), -EUCLEAN);
+    atomic_store(root, NULL);
+    la_free(block);
+}
+
+/* A failed publish leaves the bundle as it was: its blocks die with the process, or go out with the next try. */
+static void a_bundle_that_was_not_published_is_held_again(void **state)
+{
+    struct shared *s = *state;
+    la_link *root = shared_root(s->heap, "root");
+    struct la_bundle *bundle;
+    void *block;
+
+    assert_int_equal(la_bundle_begin(s->heap, &bundle), 0);
+    block = la_bundle_alloc(bundle, 50);
+    assert_non_null(la_bundle_alloc(bundle, 60));
+    assert_int_equal(la_bundle_publish(bundle, root, block, block), -EAGAIN);
+    assert_int_equal(shared_count(s).blocks[HELD], 3);
+    assert_int_equal(shared_count(s).blocks[HEAP], 0);
+    assert_int_equal(la_bundle_publish(bundle, root, NULL, block), 0);
+    assert_int_equal(shared_count(s).blocks[HELD], 0);
+    assert_int_equal(shared_count(s).blocks[HEAP], 2);
 }
 
 int main(void)
@@ -186,6 +247,9 @@ int main(void)
         shared_test(an_aborted_bundle_leaves_nothing),
         shared_test(a_kept_block_needs_no_link),
         shared_test(a_mark_of_a_dead_taker_is_no_obstacle),
+        shared_test(a_mark_of_a_dead_publisher_is_no_obstacle),
+        shared_test(a_mark_that_no_lane_has_left_is_reported),
+        shared_test(a_bundle_that_was_not_published_is_held_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

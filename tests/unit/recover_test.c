@@ -108,6 +108,13 @@ static void in_doubt(struct shared *s, unsigned number, la_link *link, void *blo
     atomic_store(&lane->op, INTENT_PUBLISH);
 }
 
+static void mark(struct shared *s, unsigned number, la_link *link)
+{
+    uint64_t sequence = atomic_load(&s->heap->lane_table[number].sequence);
+
+    atomic_store((_Atomic(uintptr_t) *)link, (uintptr_t)1 << 63 | (uintptr_t)number << 51 | sequence);
+}
+
 static void a_death_before_the_link_undoes_the_publish(void **state)
 {
     struct shared *s = *state;
@@ -130,10 +137,11 @@ static void a_death_after_the_link_finishes_the_publish(void **state)
     struct block_ref ref;
 
     in_doubt(s, 3000, root, block, &ref);
-    atomic_store(root, block);
+    mark(s, 3000, root);
     recover_as_dead(s, 3000, &obituary);
     assert_int_equal(obituary.published, 1);
     assert_int_equal(word_state(atomic_load(ref.word), ref.epoch), WORD_HEAP);
+    assert_ptr_equal(atomic_load(root), block);
 }
 
 /* L1 pushes a and dies after the compare-and-swap; L2 pushes b on top; a must not be freed, since b leads to it. */
@@ -146,7 +154,7 @@ static void pushing_over_a_dead_publisher_settles_its_block(void **state)
     struct block_ref ref;
 
     in_doubt(s, 3000, root, a, &ref);
-    atomic_store(root, a);
+    mark(s, 3000, root);
     assert_int_equal(la_push(s->heap, root, b, 0), 0);
     recover_as_dead(s, 3000, &obituary);
     assert_int_equal(obituary.published, 1);

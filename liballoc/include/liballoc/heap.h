@@ -168,7 +168,8 @@ LA_API LA_MALLOC_LIKE void *la_heap_hold(struct la_heap *heap, size_t size);
 
 /**
  * la_heap_root() - find or make the root @name
- * @ret: set to a pointer-sized word in the heap, NULL at first; use it with la_publish(), la_take() and atomics
+ * @ret: set to a pointer-sized word in the heap, NULL at first; use it with la_publish(), la_take() and la_load(), or with
+ *       atomics and nothing else
  *
  * Return: 0, -EINVAL (name), -ENOSPC (LA_HEAP_MAX_ROOTS reached).
  */
@@ -182,7 +183,7 @@ LA_API int la_heap_root_at(struct la_heap *heap, unsigned index, const char **na
  * instruction leaves it either reachable or free.
  */
 
-/** la_load() - read a link word that others take from at the same time (hides the mark of a take in progress) */
+/** la_load() - read a link word that others publish to or take from at the same time (an operation in progress leaves a mark there) */
 LA_API void *la_load(struct la_heap *heap, la_link *link);
 
 /**

@@ -478,6 +478,14 @@ static void bundle_of_4(struct actor *a) { prepare_bundle(a, 4); }
 static void bundle_of_70(struct actor *a) { prepare_bundle(a, 70); }
 static void abort_bundle(struct actor *a) { la_bundle_abort((struct la_bundle *)a->stage->note[2]); }
 
+/* Somebody else was faster: all of it is the lane's as before. */
+static void refused_bundle(struct actor *a)
+{
+    if (la_bundle_publish((struct la_bundle *)a->stage->note[2], (la_link *)a->stage->note[0], (void *)a->stage->note[1],
+                          (void *)a->stage->note[1]) != -EAGAIN)
+        stage_fail("a bundle was published over what is not there");
+}
+
 /* Takes an object of several blocks and frees all of them, the root last. */
 static void survivor_takes_bundle(struct actor *a)
 {
@@ -747,6 +755,7 @@ const struct scenario scenarios[] = {
     { "bundle-publish", RECOVER_TRACED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_holds_bundle },
     { "bundle-publish-70", 0, .prepare = bundle_of_70, .act = end_bundle, .survive = survivor_takes_bundle },
     { "bundle-over", 0, .prepare = bundle_over_ground, .act = end_bundle, .survive = survivor_pushes },
+    { "bundle-refused", SAME_AFTER | RECOVER_TRACED, .prepare = bundle_of_4, .act = refused_bundle },
     { "bundle-abort", SAME_AFTER, .prepare = bundle_of_4, .act = abort_bundle },
 
     { "dead-taker-take", KEEPS_DEAD | RECOVER_TRACED, 0, { dies_taking }, true, .act = take_noted, .survive = survivor_takes },

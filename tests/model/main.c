@@ -1,0 +1,135 @@
+/*
+ * main.c - the model checker: every schedule of each scenario.
+ *
+ *   model [--deep] [--max STATES] [--quiet] [NAME]...     all scenarios, or these
+ *
+ * Exit status: 0 nothing found, 1 a violation (its schedule is printed), 3 too many states, 2 wrong arguments. MODEL_DEEP=1 in the
+ * environment is --deep: the long scenarios, too.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "scenario.h"
+
+/* Name, programs, objects on the list at the start, more fields. The number of programs is the number of lanes. */
+#define TWO(text, first, second, on_list, ...) { .name = text, .program = { first, second }, .lanes = 2, .listed = on_list, __VA_ARGS__ }
+#define THREE(text, first, second, third, on_list, ...) \
+    { .name = text, .program = { first, second, third }, .lanes = 3, .listed = on_list, __VA_ARGS__ }
+#define KILLS(who) .mortal = who, .kills = 1
+#define KILLS_TWO .mortal = "123", .kills = 2
+#define KILLS_RECOVERER .kills = 1, .recoverer_kills = 1
+
+static const struct scenario scenarios[] = {
+    /* Two lanes, nobody dies. */
+    TWO("push-push", "+p", "+p", 1, .mortal = ""),
+    TWO("push-take", "+p", "t", 1, .mortal = ""),
+    TWO("take-take", "t", "t", 2, .mortal = ""),
+    TWO("take-take-one", "t", "t", 1, .mortal = ""),
+    TWO("swap-swap", "+s", "+s", 1, .mortal = ""),
+    TWO("swap-take", "+s", "tf", 1, .mortal = ""),
+    /* Blocks go and come back, with the next generation. */
+    TWO("reuse-take", "tfhp", "t", 1, .mortal = ""),
+    TWO("reuse-reuse", "tfhp", "tfhp", 2, .mortal = ""),
+    TWO("repush-push", "tp", "+p", 1, .mortal = ""),
+    TWO("repush-take", "tptp", "t", 2, .mortal = ""),
+    /* One is killed anywhere, and recovered while the other goes on. */
+    TWO("kill-push-push", "+p", "+p", 1, KILLS("12")),
+    TWO("kill-push-take", "+p", "t", 1, KILLS("12")),
+    TWO("kill-take-take", "t", "t", 2, KILLS("12")),
+    TWO("kill-swap-take", "+s", "tf", 1, KILLS("12")),
+    TWO("kill-repush-push", "tp", "+p", 1, KILLS("12")),
+    TWO("kill-reuse-take", "tfhp", "tf", 1, KILLS("12")),
+    TWO("kill-recoverer-push", "+p", "+p", 1, .mortal = "12", KILLS_RECOVERER),
+    TWO("kill-recoverer-take", "t", "tf", 2, .mortal = "12", KILLS_RECOVERER),
+    TWO("kill-both", "+p", "t", 1, KILLS_TWO),
+    /* Bundles. */
+    TWO("bundle-push", "*b", "+p", 1, KILLS("1"), .bundles = true),
+    TWO("bundle-take", "*b", "tf", 0, KILLS("1"), .bundles = true),
+    TWO("bundle-recoverer", "*b", "+p", 0, .mortal = "1", KILLS_RECOVERER, .bundles = true),
+    /* A helper that sleeps. */
+    TWO("late-helper", "tptpt", "t", 1, .mortal = ""),
+    /* The mutex. */
+    TWO("mutex", "ll", "ll", 0, KILLS("12")),
+    /* Three lanes. */
+    THREE("three-push-take-take", "+p", "t", "t", 1, .mortal = ""),
+    THREE("three-take", "t", "t", "t", 2, .mortal = ""),
+    THREE("three-push-push-take", "+p", "+p", "tf", 1, .mortal = ""),
+    THREE("three-reuse", "tfhp", "t", "+p", 1, .mortal = "", .deep = true),
+    THREE("three-kill-push-take", "+p", "+p", "t", 0, KILLS("123"), .deep = true),
+    THREE("three-kill-take", "t", "t", "+p", 1, KILLS("123"), .deep = true),
+    THREE("three-mutex", "l", "l", "l", 0, KILLS("123")),
+    /* Stores that become visible late. */
+    TWO("late-push-push", "+p", "+p", 1, KILLS("12"), .store_buffers = true),
+    TWO("late-push-take", "+p", "t", 1, KILLS("12"), .store_buffers = true),
+    TWO("late-take-take", "t", "t", 2, KILLS("12"), .store_buffers = true),
+    TWO("late-reuse-take", "tfhp", "t", 1, .mortal = "", .store_buffers = true),
+    TWO("late-bundle-push", "*b", "+p", 0, KILLS("1"), .bundles = true, .store_buffers = true),
+};
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void print_findings(const struct scenario *s, const struct findings *f, double time)
+{
+    printf("%-28s %10lu %10lu %9.2g %6lu %6u %5u %6.2f  %s\n", s->name, f->states, f->edges, f->schedules, f->ends, f->longest_alone,
+           f->stops, time, f->violated ? "VIOLATED" : !f->complete ? "TOO MANY STATES" : "holds");
+    fflush(stdout);
+}
+
+static bool is_wanted(const struct scenario *s, char **names, bool deep)
+{
+    if (!*names)
+        return deep || !s->deep;
+    for (; *names; names++)
+        if (strcmp(s->name, *names) == 0)
+            return true;
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned long max_states = 20000000;
+    bool deep = getenv("MODEL_DEEP") && strcmp(getenv("MODEL_DEEP"), "0") != 0, quiet = false;
+    int i = 1, status = 0;
+    unsigned ran = 0;
+
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "--deep") == 0) {
+            deep = true;
+        } else if (strcmp(argv[i], "--quiet") == 0) {
+            quiet = true;
+        } else if (strcmp(argv[i], "--max") == 0 && i + 1 < argc) {
+            max_states = strtoul(argv[++i], NULL, 10);
+        } else {
+            fprintf(stderr, "usage: model [--deep] [--max STATES] [--quiet] [NAME]...\n");
+            return 2;
+        }
+    }
+    printf("%-28s %10s %10s %9s %6s %6s %5s %6s\n", "scenario", "states", "steps", "schedules", "ends", "alone", "stops", "s");
+    for (size_t n = 0; n < sizeof(scenarios) / sizeof(*scenarios); n++) {
+        double start = seconds();
+        struct findings f;
+
+        if (!is_wanted(&scenarios[n], argv + i, deep))
+            continue;
+        f = scenario_run(&scenarios[n], max_states, quiet);
+        print_findings(&scenarios[n], &f, seconds() - start);
+        ran++;
+        if (f.violated)
+            return 1;
+        if (!f.complete)
+            status = 3;
+    }
+    if (!ran) {
+        fprintf(stderr, "model: no scenario has such a name\n");
+        return 2;
+    }
+    return status;
+}

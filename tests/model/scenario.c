@@ -1,0 +1,815 @@
+/*
+ * scenario.c - programs for lanes, and what must be true of the heap while they run and are killed.
+ *
+ * One heap, one list head in it ("root"), up to three lanes. In the library's eyes each lane belongs to a process of its own (slots
+ * 200, 201, 202), so that each can die alone; two more actors recover the dead, one after the other, and may be killed as well.
+ *
+ * A program is a string:
+ *   +  (at the start) the lane has a held block in its hands     h  la_heap_hold()          f  la_free()
+ *   p  la_push() to the root    t  la_take() from the root       k  la_keep(), then la_free()
+ *   s  la_publish() in place of what the root points to, which is freed when that went well
+ *   *  (at the start) the lane has a bundle of a root and two more blocks                     b  la_bundle_publish() on top of the root
+ *   l  la_mutex_trylock(), and if it is ours: a step inside, la_mutex_unlock()
+ * A letter whose block is not there (an empty list) does nothing.
+ *
+ * Checked after every step:
+ *   M1  a state word changes only as shared_layout.h allows: who, from what to what; its generation moves with each free and take
+ *   M2  the root and every link on the list lead to blocks that are neither free, held nor in doubt, but for what the lane of a mark has
+ *   M3  what la_take() returns was pushed, and not taken since
+ * At every end (all lanes done or dead, the dead recovered):
+ *   M4  each block is free, or on the list once, or in the hands of one living lane; a bundle's blocks go with their root
+ *   M5  what was pushed and not taken is on the list; only the one operation in which a lane was killed may have happened or not
+ *   M6  no intent, no mark, no block in doubt is left; nothing was reported as misuse; la_heap_fsck() finds nothing
+ * Over the whole graph of states:
+ *   M7  nobody waits: from every state each lane alone, all others stopped, is done within a bounded number of its own steps
+ */
+#include "scenario.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <liballoc/error.h>
+
+#include "base/error.h"
+#include "core/shared.h"
+#include "core/shared_block.h"
+#include "explore.h"
+
+enum { NODE_SIZE = 8000, INNER = 2, FIRST_SLOT = 200, CHAIN_LIMIT = 16, SOLO_LIMIT = 2000 };
+
+struct node {
+    la_link next;
+    uint64_t id;
+    struct node *inner[INNER];
+};
+
+/* A block whose state word is followed. */
+struct watched {
+    struct block_ref ref;
+};
+
+static const struct scenario *scene;
+static struct la_heap *heap;
+static la_link *root;
+static struct la_mutex *mutex;
+static struct la_bundle *bundle[LANES];
+static struct watched watched[MAX_WATCHED];
+static unsigned watched_count;
+
+/* ---- blocks ---- */
+
+static struct watched *watched_at(const void *block)
+{
+    for (unsigned i = 0; i < watched_count; i++)
+        if (watched[i].ref.start == block)
+            return &watched[i];
+    return NULL;
+}
+
+static word_t word_now(const struct watched *w)
+{
+    return atomic_load_explicit(w->ref.word, memory_order_relaxed);
+}
+
+static enum word_state state_now(const struct watched *w)
+{
+    return word_state(word_now(w), w->ref.epoch);
+}
+
+static const char *state_name(enum word_state state)
+{
+    static const char *const names[] = { "FREE", "HELD", "IN_DOUBT", "HEAP" };
+
+    return names[state];
+}
+
+static void word_text(word_t w, unsigned epoch, char *text, size_t size)
+{
+    snprintf(text, size, "%s lane %u generation %u", state_name(word_state(w, epoch)), word_lane(w), word_generation(w));
+}
+
+static unsigned block_number(const void *block)
+{
+    const struct watched *w = watched_at(block);
+
+    return w ? (unsigned)(w - watched) : 999;
+}
+
+/* All blocks of the pages that the lanes have at the start. */
+static void watch_page(uint32_t macro, unsigned slice)
+{
+    slice_t page = atomic_load(&heap->slices[macro * SLICES_PER_MACRO + slice].page);
+    char *start = heap->payload + (size_t)macro * MACRO_SIZE + slice * SLICE_SIZE;
+    struct block_ref ref;
+    size_t n;
+
+    if (slice_kind(page) != SLICE_SMALL || !block_find(heap, start, &ref))
+        return;
+    n = slice_count(page) * SLICE_SIZE / ref.size;
+    for (size_t i = 0; i < n; i++, ref.start += ref.size, ref.word++)
+        if (ref.start != (char *)mutex && (ref.size >= NODE_SIZE || word_state(atomic_load(ref.word), ref.epoch) != WORD_FREE) && watched_count < MAX_WATCHED)
+            watched[watched_count++].ref = ref;
+}
+
+static void watch_blocks(void)
+{
+    watched_count = 0;
+    for (uint32_t m = 0; m < heap->macro_count; m++)
+        for (unsigned s = 0; owner_state(atomic_load(&heap->macros[m].owner)) == OWNER_LANE && s < SLICES_PER_MACRO; s++)
+            watch_page(m, s);
+}
+
+/* ---- the books ---- */
+
+static struct actor *me(int actor)
+{
+    return &world.actor[actor];
+}
+
+static void *top(int actor)
+{
+    return me(actor)->hands ? me(actor)->hand[me(actor)->hands - 1] : NULL;
+}
+
+static void put_in_hand(int actor, void *block)
+{
+    struct actor *a = me(actor);
+
+    if (a->hands == HANDS)
+        violate("scenario: more than %d blocks in the hands of %s", HANDS, actor_name(actor));
+    else
+        a->hand[a->hands++] = block;
+}
+
+static void *drop_from_hand(int actor)
+{
+    struct actor *a = me(actor);
+    void *block = top(actor);
+
+    if (block)
+        a->hand[--a->hands] = NULL;
+    return block;
+}
+
+/* An id that no object on the list has; lanes have 16 each, the first objects the last 16. */
+static uint64_t fresh_id(int actor)
+{
+    for (unsigned id = 16u * (unsigned)actor; id < 16u * (unsigned)actor + 16; id++)
+        if (!(world.outside >> id & 1))
+            return id;
+    violate("scenario: more than 16 objects of %s on the list", actor_name(actor));
+    return 0;
+}
+
+static void book_pushing(int actor, struct node *node)
+{
+    node->id = fresh_id(actor);
+    me(actor)->id = (uint8_t)node->id;
+    world.outside |= 1ull << node->id;
+}
+
+static void book_pushed(int actor)
+{
+    me(actor)->id = NO_ID;
+    me(actor)->doing = DOING_NOTHING;
+}
+
+static void book_taken(int actor, const struct node *node)
+{
+    if (node->id >= IDS || !(world.outside >> node->id & 1))
+        violate("%s took object %" PRIu64 ", which is not on the list: taken twice, or never pushed (M3)", actor_name(actor), node->id);
+    else
+        world.outside &= ~(1ull << node->id);
+}
+
+/* ---- programs ---- */
+
+static void do_hold(int actor)
+{
+    struct node *node = shared_alloc(&heap->face[LA_HELD], NODE_SIZE, 0);
+
+    if (!node) {
+        violate("%s got no memory: %s", actor_name(actor), la_last_error());
+        return;
+    }
+    node->inner[0] = node->inner[1] = NULL;
+    put_in_hand(actor, node);
+}
+
+static void do_push(int actor)
+{
+    struct node *node = top(actor);
+    int r;
+
+    if (!node)
+        return;
+    me(actor)->doing = DOING_PUSH;
+    book_pushing(actor, node);
+    r = la_push(heap, root, node, offsetof(struct node, next));
+    if (r < 0)
+        violate("%s: la_push() returned %d: %s", actor_name(actor), r, la_last_error());
+    drop_from_hand(actor);
+    book_pushed(actor);
+}
+
+static void do_take(int actor)
+{
+    struct node *node;
+
+    me(actor)->doing = DOING_TAKE;
+    la_fail(0, "%s", "");
+    node = la_take(heap, root, offsetof(struct node, next));
+    if (node) {
+        book_taken(actor, node);
+        put_in_hand(actor, node);
+    } else if (la_last_error_code() < 0) {
+        violate("%s: la_take() failed: %s", actor_name(actor), la_last_error());
+    }
+    me(actor)->doing = DOING_NOTHING;
+}
+
+static void do_free(int actor)
+{
+    struct node *node = top(actor);
+
+    for (unsigned i = 0; node && i < INNER; i++)
+        if (node->inner[i])
+            la_free(node->inner[i]);
+    if (node)
+        la_free(node);
+    drop_from_hand(actor);
+}
+
+static void do_keep(int actor)
+{
+    void *block = top(actor);
+
+    if (block && la_keep(heap, block) < 0)
+        violate("%s: la_keep(): %s", actor_name(actor), la_last_error());
+    do_free(actor);
+}
+
+/* Replaces what the root points to, as a new version of a table does. The old one is ours then, in state HEAP. */
+static void do_swap(int actor)
+{
+    struct node *node = top(actor), *old = NULL;
+    int r = -EAGAIN;
+
+    if (!node)
+        return;
+    node->next = NULL;
+    me(actor)->doing = DOING_SWAP;
+    book_pushing(actor, node);
+    while (r == -EAGAIN) {
+        old = la_load(heap, root);
+        r = la_publish(heap, root, old, node);
+    }
+    if (r < 0)
+        violate("%s: la_publish() returned %d: %s", actor_name(actor), r, la_last_error());
+    drop_from_hand(actor);
+    if (old) {
+        book_taken(actor, old);
+        put_in_hand(actor, old);
+        do_free(actor);
+    }
+    book_pushed(actor);
+}
+
+static void do_bundle(int actor)
+{
+    struct node *node = top(actor);
+    int r = -EAGAIN;
+
+    me(actor)->doing = DOING_PUSH;
+    book_pushing(actor, node);
+    while (r == -EAGAIN) {
+        struct node *old = la_load(heap, root);
+
+        node->next = old;
+        r = la_bundle_publish(bundle[actor], root, old, node);
+    }
+    if (r < 0)
+        violate("%s: la_bundle_publish() returned %d: %s", actor_name(actor), r, la_last_error());
+    drop_from_hand(actor);
+    book_pushed(actor);
+}
+
+static void do_lock(int actor)
+{
+    int r = la_mutex_trylock(heap, mutex);
+
+    if (r == -EBUSY)
+        return;
+    if (r != 0 && r != -EOWNERDEAD)
+        violate("%s: la_mutex_trylock() returned %d: %s", actor_name(actor), r, la_last_error());
+    for (int i = 0; i < LANES; i++)
+        if (i != actor && world.inside == i + 1 && world.actor[i].state != ACTOR_DEAD)
+            violate("%s and %s are inside the mutex", actor_name(actor), actor_name(i));
+    if ((r == -EOWNERDEAD) != (world.inside != 0))
+        violate("%s got the mutex with %d although %s", actor_name(actor), r, world.inside ? "its holder died inside" : "nobody died inside");
+    world.inside = (uint8_t)(actor + 1);
+    machine_pause();
+    if (la_mutex_unlock(heap, mutex) < 0)
+        violate("%s: la_mutex_unlock(): %s", actor_name(actor), la_last_error());
+    world.inside = 0;
+}
+
+static void run_letter(int actor, char letter)
+{
+    switch (letter) {
+    case 'h': do_hold(actor); break;
+    case 'p': do_push(actor); break;
+    case 't': do_take(actor); break;
+    case 'f': do_free(actor); break;
+    case 'k': do_keep(actor); break;
+    case 's': do_swap(actor); break;
+    case 'b': do_bundle(actor); break;
+    case 'l': do_lock(actor); break;
+    default: break;     /* + and * were done at the start */
+    }
+}
+
+/* ---- death and recovery ---- */
+
+static bool slot_waits(unsigned lane)
+{
+    return world.actor[lane].state == ACTOR_DEAD &&
+           (uint32_t)atomic_load(&heap->processes[FIRST_SLOT + lane].state) != PROCESS_FREE;
+}
+
+static bool somebody_waits(void)
+{
+    for (unsigned i = 0; i < scene->lanes; i++)
+        if (slot_waits(i))
+            return true;
+    return false;
+}
+
+/* Each with the certificate byte of its slot, which is the recoverer's until it is done or killed. */
+static void recover(void)
+{
+    for (unsigned i = 0; i < scene->lanes; i++)
+        if (slot_waits(i)) {
+            struct la_obituary obituary;
+
+            heap_recover_process(heap, FIRST_SLOT + i, &obituary);
+        }
+}
+
+bool model_process_is_alive(struct la_heap *of, unsigned slot)
+{
+    (void)of;
+    return slot - FIRST_SLOT < LANES && world.actor[slot - FIRST_SLOT].state != ACTOR_DEAD;
+}
+
+static void program(int actor)
+{
+    if (actor >= LANES) {
+        recover();
+        return;
+    }
+    for (const char *p = scene->program[actor]; *p; p++) {
+        run_letter(actor, *p);
+        if (violation[0])
+            return;
+    }
+}
+
+/* ---- who can do what ---- */
+
+static bool can_step(int actor)
+{
+    const struct actor *a = me(actor);
+
+    if (a->state == ACTOR_RUNNING)
+        return true;
+    if (a->state != ACTOR_IDLE)
+        return false;
+    if (actor < LANES)
+        return (unsigned)actor < scene->lanes;
+    /* The second one only when the first was killed. */
+    return somebody_waits() && (actor == LANES || world.actor[actor - 1].state == ACTOR_DEAD);
+}
+
+static bool can_kill(int actor)
+{
+    if (me(actor)->state != ACTOR_RUNNING)
+        return false;
+    return actor < LANES ? world.kills > 0 && strchr(scene->mortal, '1' + actor) : world.recoverer_kills > 0;
+}
+
+static void kill_actor(int actor)
+{
+    if (actor < LANES)
+        world.kills--;
+    else
+        world.recoverer_kills--;
+    machine_kill(actor);
+}
+
+/* ---- M1: how a word may change ---- */
+
+static bool may_change(int actor, word_t from, word_t to, unsigned epoch)
+{
+    enum word_state old = word_state(from, epoch), new = word_state(to, epoch);
+    unsigned moved = (word_generation(to) - word_generation(from)) & ((1u << WORD_GENERATION_BITS) - 1);
+    unsigned lane = word_lane(from), mine = actor < LANES ? me(actor)->lane->number : 0;
+    bool same_lane = lane == word_lane(to);
+
+    if (moved > 1)
+        return false;
+    if (moved == 1)     /* freed or taken */
+        return new == WORD_FREE ? old != WORD_FREE : new == WORD_HELD && (old == WORD_HEAP || old == WORD_IN_DOUBT);
+    switch (old) {
+    case WORD_FREE: return (new == WORD_HELD && word_lane(to) == mine) || new == WORD_HEAP;
+    case WORD_HELD: return (new == WORD_IN_DOUBT && same_lane && lane == mine) || new == WORD_HEAP;
+    case WORD_IN_DOUBT: return (new == WORD_HELD && same_lane && lane == mine) || new == WORD_HEAP;
+    /* A bundle whose root was not published takes its blocks back; who publishes it, or recovers it, has it alone. */
+    case WORD_HEAP: return new == WORD_HELD && scene->bundles && (word_lane(to) == mine || actor >= LANES);
+    }
+    return false;
+}
+
+static void check_word(int actor, const volatile void *at, uint32_t from, uint32_t to)
+{
+    for (unsigned i = 0; i < watched_count; i++) {
+        const struct watched *w = &watched[i];
+        char old[64], new[64];
+
+        if (at != (const volatile void *)w->ref.word || may_change(actor, from, to, w->ref.epoch))
+            continue;
+        word_text(from, w->ref.epoch, old, sizeof(old));
+        word_text(to, w->ref.epoch, new, sizeof(new));
+        violate("%s changed b%u from %s to %s (M1)", actor_name(actor), i, old, new);
+    }
+}
+
+static void after_step(int actor)
+{
+    struct actor *a = me(actor);
+
+    if (actor >= LANES && a->state == ACTOR_DONE && a->stores == 0)
+        a->state = ACTOR_IDLE;
+}
+
+/* ---- M2: links ---- */
+
+#define MARK ((uintptr_t)1 << 63)
+
+static unsigned mark_lane(uintptr_t value)
+{
+    return value >> 51 & (HEAP_LANES - 1);
+}
+
+/* Where a link leads, whose lane has marked it (0: nobody). */
+static const struct watched *follow(uintptr_t value, unsigned *lane)
+{
+    *lane = value & MARK ? mark_lane(value) : 0;
+    return watched_at(value & MARK ? heap->base + atomic_load(&heap->lane_table[*lane].block) : (char *)value);
+}
+
+/* Not marked: nobody holds or publishes it. Marked: the lane that marked it may. */
+static bool may_be_linked(const struct watched *w, unsigned lane)
+{
+    switch (state_now(w)) {
+    case WORD_FREE: return false;
+    case WORD_HELD:
+    case WORD_IN_DOUBT: return lane && word_lane(word_now(w)) == lane;
+    case WORD_HEAP: return true;
+    }
+    return false;
+}
+
+static void check_state(void)
+{
+    uintptr_t value = (uintptr_t)atomic_load_explicit(root, memory_order_relaxed);
+    const char *from = "the root";
+
+    for (unsigned i = 0; value && i < CHAIN_LIMIT; i++) {
+        unsigned lane;
+        const struct watched *w = follow(value, &lane);
+
+        if (!w) {
+            violate("%s points to %#" PRIxPTR ", which is no block (M2)", from, value);
+            return;
+        }
+        if (!may_be_linked(w, lane)) {
+            char text[64];
+
+            word_text(word_now(w), w->ref.epoch, text, sizeof(text));
+            violate("%s points to b%u%s, which is %s (M2)", from, block_number(w->ref.start), lane ? " by a mark" : "", text);
+            return;
+        }
+        value = (uintptr_t)atomic_load_explicit(&((struct node *)w->ref.start)->next, memory_order_relaxed);
+        from = "a link on the list";
+    }
+}
+
+/* ---- M4 to M6: what is left ---- */
+
+struct count {
+    uint8_t listed[MAX_WATCHED], in_hand[MAX_WATCHED];
+    uint64_t ids;
+    unsigned replaced;      /* blocks that a lane killed in a swap may have left without a link: theirs to lose */
+};
+
+static void count_block(const void *block, uint8_t *counts, const char *where)
+{
+    unsigned n = block_number(block);
+
+    if (n >= watched_count)
+        violate("%s: %p is no block (M4)", where, block);
+    else if (counts[n]++)
+        violate("%s: b%u is there twice (M4)", where, n);
+}
+
+static void count_node(const struct node *node, uint8_t *counts, const char *where)
+{
+    count_block(node, counts, where);
+    for (unsigned i = 0; i < INNER && !violation[0]; i++)
+        if (node->inner[i])
+            count_block(node->inner[i], counts, where);
+}
+
+static void count_list(struct count *count)
+{
+    uintptr_t value = (uintptr_t)atomic_load(root);
+
+    while (value && !violation[0]) {
+        const struct node *node = (void *)value;
+
+        if (value & MARK) {
+            violate("the mark of lane %u is left on a link (M6)", mark_lane(value));
+            return;
+        }
+        count_node(node, count->listed, "on the list");
+        if (!violation[0]) {
+            count->ids |= 1ull << node->id;
+            value = (uintptr_t)node->next;
+        }
+    }
+}
+
+static void check_block(unsigned n, struct count *count)
+{
+    const struct watched *w = &watched[n];
+    enum word_state state = state_now(w);
+    bool fine = false;
+    char text[64];
+
+    switch (state) {
+    case WORD_FREE: fine = !count->listed[n] && !count->in_hand[n]; break;
+    case WORD_HELD: fine = !count->listed[n] && count->in_hand[n]; break;
+    case WORD_IN_DOUBT: break;
+    case WORD_HEAP: fine = count->listed[n] + count->in_hand[n] == 1; break;
+    }
+    if (fine)
+        return;
+    if (state == WORD_HEAP && count->listed[n] + count->in_hand[n] == 0 && count->replaced) {
+        count->replaced--;
+        return;
+    }
+    word_text(word_now(w), w->ref.epoch, text, sizeof(text));
+    violate("at the end b%u is %s, %s the list, in %s hands (M4)", n, text, count->listed[n] ? "on" : "not on",
+            count->in_hand[n] ? "a lane's" : "nobody's");
+}
+
+static void check_ids(uint64_t listed)
+{
+    uint64_t maybe = 0;
+    unsigned lost = 0, allowed = 0;
+
+    for (int i = 0; i < LANES; i++) {
+        const struct actor *a = me(i);
+
+        if (a->state != ACTOR_DEAD)
+            continue;
+        if (a->id < IDS)
+            maybe |= 1ull << a->id;
+        if (a->doing == DOING_TAKE || a->doing == DOING_SWAP)
+            allowed++;
+    }
+    if (listed & ~world.outside)
+        violate("objects %#" PRIx64 " are on the list, but were taken (M5)", listed & ~world.outside);
+    lost = (unsigned)__builtin_popcountll(world.outside & ~listed & ~maybe);
+    if (lost > allowed)
+        violate("objects %#" PRIx64 " were pushed and not taken, but are not on the list (M5)", world.outside & ~listed & ~maybe);
+}
+
+static void print_finding(void *user, const char *line)
+{
+    (void)user;
+    violate("fsck: %s (M6)", line);
+}
+
+static void check_intents(void)
+{
+    for (unsigned i = 0; i < scene->lanes; i++) {
+        uint32_t op = atomic_load(&heap->lane_table[me((int)i)->lane->number].op);
+
+        if (op != INTENT_NONE)
+            violate("the intent %u of %s is left (M6)", op, actor_name((int)i));
+    }
+}
+
+static void check_end(void)
+{
+    struct count count = { 0 };
+
+    count_list(&count);
+    for (int i = 0; i < LANES; i++)
+        count.replaced += me(i)->state == ACTOR_DEAD && me(i)->doing == DOING_SWAP;
+    for (unsigned i = 0; i < scene->lanes; i++)
+        for (unsigned h = 0; me((int)i)->state != ACTOR_DEAD && h < me((int)i)->hands; h++)
+            count_node(me((int)i)->hand[h], count.in_hand, "in a lane's hands");
+    for (unsigned n = 0; n < watched_count && !violation[0]; n++)
+        check_block(n, &count);
+    if (violation[0])
+        return;
+    check_ids(count.ids);
+    check_intents();
+    if (la_heap_fsck(heap, print_finding, NULL, NULL) != 0)
+        violate("la_heap_fsck() failed (M6)");
+    if (atomic_load(&heap->header->quarantined))
+        violate("the heap is quarantined (M6)");
+}
+
+/* ---- names for the log ---- */
+
+static bool name_lane_field(const char *at, char *text, size_t size)
+{
+    static const struct {
+        size_t offset;
+        const char *name;
+    } fields[] = {
+        { offsetof(struct heap_lane, owner), "owner" }, { offsetof(struct heap_lane, op), "op" },
+        { offsetof(struct heap_lane, sequence), "sequence" }, { offsetof(struct heap_lane, link), "link" },
+        { offsetof(struct heap_lane, block), "block" }, { offsetof(struct heap_lane, record), "record" },
+        { offsetof(struct heap_lane, next_offset), "next_offset" }, { offsetof(struct heap_lane, generation), "generation" },
+    };
+
+    for (unsigned l = 0; l < scene->lanes; l++)
+        for (unsigned f = 0; f < sizeof(fields) / sizeof(*fields); f++)
+            if (at == (char *)&heap->lane_table[me((int)l)->lane->number] + fields[f].offset) {
+                snprintf(text, size, "%s.%s", actor_name((int)l), fields[f].name);
+                return true;
+            }
+    return false;
+}
+
+static bool name_block(const volatile void *at, char *text, size_t size)
+{
+    for (unsigned i = 0; i < watched_count; i++) {
+        const struct block_ref *ref = &watched[i].ref;
+        size_t offset = (size_t)((const char *)(uintptr_t)at - ref->start);
+
+        if (at == (volatile void *)ref->word)
+            snprintf(text, size, "word[b%u]", i);
+        else if (offset == offsetof(struct node, next))
+            snprintf(text, size, "b%u.next", i);
+        else if (offset < ref->size)
+            snprintf(text, size, "b%u+%zu", i, offset);
+        else
+            continue;
+        return true;
+    }
+    return false;
+}
+
+static void name_address(const volatile void *at, char *text, size_t size)
+{
+    const char *p = (const char *)(uintptr_t)at;
+
+    if (p == (char *)root)
+        snprintf(text, size, "root");
+    else if (p == (char *)mutex)
+        snprintf(text, size, "mutex");
+    else if (!name_lane_field(p, text, size) && !name_block(at, text, size))
+        snprintf(text, size, "heap+%#tx", p - heap->base);
+}
+
+/* ---- setting up ---- */
+
+static void use_lane(struct lane *lane)
+{
+    la_tls_lanes[heap->index] = (struct thread_lane){ lane, lane ? heap->serial : 0 };
+}
+
+static void give_bundle(int actor)
+{
+    struct node *node;
+
+    if (la_bundle_begin(heap, &bundle[actor]) < 0)
+        abort();
+    node = la_bundle_alloc(bundle[actor], NODE_SIZE);
+    for (unsigned i = 0; i < INNER; i++)
+        node->inner[i] = la_bundle_alloc(bundle[actor], NODE_SIZE);
+    put_in_hand(actor, node);
+}
+
+/* The lane's pages for every size that its program asks for exist before it begins. */
+static void warm_up(void)
+{
+    void *node = shared_alloc(&heap->face[LA_HELD], NODE_SIZE, 0);
+
+    la_free(node);
+}
+
+static void make_lane(int actor)
+{
+    const char *letters = scene->program[actor];
+
+    use_lane(NULL);
+    me(actor)->lane = heap_lane(heap);
+    me(actor)->id = NO_ID;
+    warm_up();
+    for (; *letters; letters++) {
+        if (*letters == '+')
+            do_hold(actor);
+        else if (*letters == '*')
+            give_bundle(actor);
+    }
+}
+
+static void make_list(void)
+{
+    for (unsigned i = 0; i < scene->listed; i++) {
+        int owner = (int)(i % scene->lanes);
+
+        use_lane(me(owner)->lane);
+        do_hold(owner);
+        do_push(owner);
+    }
+}
+
+/* In the eyes of the library a process of its own. */
+static void detach_lane(int actor)
+{
+    unsigned slot = FIRST_SLOT + (unsigned)actor, number = me(actor)->lane->number;
+
+    atomic_store(&heap->processes[slot].state, 1ull << 32 | PROCESS_ATTACHED);
+    atomic_store(&heap->lane_table[number].owner, (uint64_t)me(actor)->lane->incarnation << 32 | (slot + 1));
+}
+
+static void misused(void *user, const void *pointer, const char *text)
+{
+    (void)user;
+    (void)pointer;
+    violate("reported as misuse: %s (M6)", text);
+}
+
+static void set_up(void)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "model-%d", getpid());
+    if (la_heap_create(name, (size_t)8 << 20, 0, &heap) < 0) {
+        fprintf(stderr, "model: %s\n", la_last_error());
+        exit(1);
+    }
+    la_heap_remove(name);
+    la_misuse_set(LA_MISUSE_REPORT, misused, NULL);
+    machine_name = name_address;
+    machine_wrote = check_word;
+    machine_start(heap, scene->store_buffers);
+    if (la_heap_root(heap, "root", &root) < 0)
+        abort();
+    for (unsigned i = 0; i < scene->lanes; i++)
+        make_lane((int)i);
+    make_list();
+    /* As big as the others: recovery looks at every block of a page, and each look is a step. */
+    mutex = la_heap_alloc(heap, NODE_SIZE);
+    memset(mutex, 0, sizeof(*mutex));
+    use_lane(NULL);
+    for (unsigned i = 0; i < scene->lanes; i++)
+        detach_lane((int)i);
+    watch_blocks();
+    world.kills = scene->kills;
+    world.recoverer_kills = scene->recoverer_kills;
+    machine_set_initial();
+}
+
+static void tear_down(void)
+{
+    machine_stop();
+    if (la_heap_detach(heap) < 0)
+        abort();
+}
+
+struct findings scenario_run(const struct scenario *of, unsigned long max_states, bool quiet)
+{
+    struct rules rules = { .program = program, .can_step = can_step, .can_kill = can_kill, .kill = kill_actor,
+        .after_step = after_step, .check_state = check_state, .check_end = check_end, .store_buffers = of->store_buffers,
+        .solo_limit = of->store_buffers ? 0 : SOLO_LIMIT };
+    struct findings findings;
+
+    scene = of;
+    set_up();
+    findings = explore(&rules, max_states, quiet);
+    tear_down();
+    return findings;
+}

@@ -1,0 +1,22 @@
+/*
+ * scenario.h - one scenario: programs for up to three lanes, who may be killed. scenario.c has the letters and the rules.
+ */
+#ifndef MODEL_SCENARIO_H
+#define MODEL_SCENARIO_H
+
+#include "explore.h"
+
+struct scenario {
+    const char *name;
+    const char *program[LANES];
+    const char *mortal;         /* numbers of the lanes that may be killed, "123" */
+    unsigned lanes, listed;     /* objects on the list at the start */
+    unsigned char kills, recoverer_kills;
+    bool store_buffers;
+    bool bundles;               /* HEAP may become HELD again */
+    bool deep;                  /* only when asked for */
+};
+
+struct findings scenario_run(const struct scenario *scenario, unsigned long max_states, bool quiet);
+
+#endif
