@@ -92,11 +92,20 @@ static uint64_t committed_by(struct registry *registry, uid_t uid)
     return sum;
 }
 
+static int write_down_limits(struct registry *registry, uid_t uid, const struct quota_limits *limits)
+{
+    const struct state_record record = { .kind = STATE_LIMITS, .id = uid, .clients = limits->clients, .heaps = limits->heaps,
+                                         .requests = limits->requests, .bytes = limits->bytes };
+
+    return registry->state ? state_put(registry->state, &record) : 0;
+}
+
 static int set_quota(const struct call *call, const struct shms_quota *wanted)
 {
     const struct identity *id = &call->peer->id;
     struct quota *quota = call->registry->quota;
     struct quota_limits limits = quota_limits_of(quota, wanted->uid);
+    int r;
 
     if (!acl_is_admin(id))
         return la_fail(-EPERM, "quotas are set by root or user %u only", geteuid());
@@ -108,6 +117,9 @@ static int set_quota(const struct call *call, const struct shms_quota *wanted)
         limits.bytes = wanted->max_bytes;
     if (wanted->max_requests != SHMS_UNCHANGED)
         limits.requests = wanted->max_requests;
+    r = write_down_limits(call->registry, wanted->uid, &limits);
+    if (r < 0)
+        return r;
     log_write(LOG_INFO, "user %u may have %u connections, %u heaps of %lu bytes, %u requests per second, by process %d (%s, user %u)", wanted->uid,
               limits.clients, limits.heaps, (unsigned long)limits.bytes, limits.requests, id->pid, id->command, id->uid);
     return quota_set_limits(quota, wanted->uid, &limits);

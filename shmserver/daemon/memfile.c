@@ -45,10 +45,18 @@ static int format_and_seal(int fd, const char *name, uint64_t size, uintptr_t ad
     return r;
 }
 
+enum { HOLDER_SIZE = 64 };
+
+/* A claim that is named by a path may be dropped when that is gone: here, when we have died without giving it back. */
+static void name_holder(int fd, char holder[HOLDER_SIZE])
+{
+    snprintf(holder, HOLDER_SIZE, "/proc/%d/fd/%d", getpid(), fd);
+}
+
 int memfile_create(const char *name, uint64_t size, struct memfile *ret)
 {
     CLEANUP(close_fd) int fd = -1;
-    char holder[64];
+    char holder[HOLDER_SIZE];
     uintptr_t address;
     int r;
 
@@ -58,8 +66,7 @@ int memfile_create(const char *name, uint64_t size, struct memfile *ret)
     fd = open_memfd(name);
     if (fd < 0)
         return fd;
-    /* A claim that is named by a path may be dropped when that is gone: here, when we have died without giving it back. */
-    snprintf(holder, sizeof(holder), "/proc/%d/fd/%d", getpid(), fd);
+    name_holder(fd, holder);
     r = la_vspace_claim(size, holder, &address);
     if (r < 0)
         return r;
@@ -70,6 +77,31 @@ int memfile_create(const char *name, uint64_t size, struct memfile *ret)
     }
     *ret = (struct memfile){ .fd = steal_fd(&fd), .size = size, .address = address };
     return 0;
+}
+
+int memfile_adopt(int fd, uint64_t size, uintptr_t address, struct memfile *ret)
+{
+    const int seals = fcntl(fd, F_GET_SEALS);
+    char holder[HOLDER_SIZE];
+    struct stat st;
+    int r = 0;
+
+    if (seals < 0 || !(seals & F_SEAL_GROW) || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0 || (uint64_t)st.st_size != size)
+        r = la_fail(-EINVAL, "it is no sealed memory file of %lu bytes", (unsigned long)size);
+    name_holder(fd, holder);
+    if (r == 0)
+        r = la_vspace_claim_at(address, size, holder);
+    if (r < 0) {
+        close_fd(&fd);
+        return r;
+    }
+    *ret = (struct memfile){ .fd = fd, .size = size, .address = address };
+    return 0;
+}
+
+bool memfile_is_sealed(const struct memfile *file)
+{
+    return fcntl(file->fd, F_GET_SEALS) & F_SEAL_WRITE;
 }
 
 int memfile_seal(const struct memfile *file)

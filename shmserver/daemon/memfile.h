@@ -20,6 +20,14 @@ struct memfile {
 int memfile_create(const char *name, uint64_t size, struct memfile *ret);
 
 /*
+ * Take over the file of a heap that an earlier daemon has made; its address and size are known from the daemon's own books. Takes @fd, also on
+ * failure. Return: 0, -EINVAL (it is not such a file), -EEXIST (somebody else has the address).
+ */
+int memfile_adopt(int fd, uint64_t size, uintptr_t address, struct memfile *ret);
+
+bool memfile_is_sealed(const struct memfile *file);
+
+/*
  * Nobody can write any more, whatever descriptors he has: the kernel sees to that. Return: 0, -EBUSY (it is mapped for writing somewhere), ...
  */
 int memfile_seal(const struct memfile *file);

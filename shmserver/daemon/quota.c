@@ -136,6 +136,17 @@ int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes)
     return r;
 }
 
+int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes)
+{
+    struct quota_user *user = find_or_make(quota, uid);
+
+    if (!user)
+        return -ENOMEM;
+    user->usage.heaps++;
+    user->usage.bytes += bytes;
+    return 0;
+}
+
 void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes)
 {
     struct quota_user *user = find(quota, uid);

@@ -33,6 +33,8 @@ void quota_give_client(struct quota *quota, uid_t uid);
 
 /* Return: 0, -EDQUOT (limit reached), -ENOMEM. */
 int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes);
+/* The same for a heap that is there already: it counts, whatever the limit. Return: 0, -ENOMEM. */
+int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes);
 void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes);
 
 /*

@@ -62,6 +62,25 @@ void reaper_peer_went(struct segment *segment, uint64_t now)
     reaper_look(segment, now);
 }
 
+void reaper_restored(struct segment *segment, uint64_t now)
+{
+    struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
+    int n;
+
+    segment->unsettled = 0;
+    if (!segment->sealed && recover(segment) < 0)
+        return;
+    n = view_processes(segment, processes);
+    segment->unsettled = (unsigned)MAX(n, 0);
+    segment->delay_ms = 0;
+    reaper_look(segment, now);
+}
+
+void reaper_resumed(struct segment *segment)
+{
+    segment->unsettled -= MIN(segment->unsettled, 1u);
+}
+
 int reaper_run(struct registry *registry, uint64_t now)
 {
     uint64_t next = 0;
