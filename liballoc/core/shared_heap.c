@@ -318,6 +318,23 @@ int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
     return r;
 }
 
+int la_heap_descriptor(uint64_t id)
+{
+    int fd = -ENOENT;
+
+    lock_take(&table_lock);
+    for (unsigned i = 0; i < MAX_HEAPS && fd == -ENOENT; i++) {
+        struct la_heap *heap = atomic_load(&heaps[i]);
+
+        if (heap && heap->header->id == id) {
+            fd = fcntl(heap->fd, F_DUPFD_CLOEXEC, 3);
+            fd = fd < 0 ? -errno : fd;
+        }
+    }
+    lock_give(&table_lock);
+    return fd >= 0 ? fd : la_fail(fd, "heap %#lx is not attached here, or its descriptor cannot be copied (errno %d)", (unsigned long)id, -fd);
+}
+
 /* ---- looking up ---- */
 
 struct la_heap *heap_around(const void *address)

@@ -8,6 +8,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "shmserver/daemon/answer.h"
 #include "shmserver/daemon/call.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/reaper.h"
@@ -210,6 +211,8 @@ static int kick(struct call *call, struct peer *peer, bool kill)
     log_write(LOG_INFO, "process %d (%s, user %u) is %s by process %d (%s, user %u)", peer->id.pid, peer->id.command, peer->id.uid,
               kill ? "killed" : "kicked", id->pid, id->command, id->uid);
     events_add_deed(call->registry->events, SHMS_EVENT_KICKED, &peer->id, NULL, peer->id.uid);
+    la_fail(-ECONNABORTED, "this process was kicked by user %u: its heaps stay attached", id->uid);
+    answer_end(peer, -ECONNABORTED);
     peer_destroy(peer);
     return 0;
 }

@@ -33,7 +33,7 @@ static bool has_unread_answer(const struct peer *peer)
     return ioctl(peer->socket.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
 }
 
-static void serve(struct peer *peer, struct wire_message *m)
+static void serve(struct peer *peer, struct wire_message *m, int received)
 {
     int fd = -1, r;
 
@@ -41,7 +41,7 @@ static void serve(struct peer *peer, struct wire_message *m)
         drop(peer, "it asks again before it has read its answer");
         return;
     }
-    r = answer_request(peer, m, &fd);
+    r = answer_request(peer, m, received, &fd);
     if (r < 0) {
         drop(peer, la_last_error());
         return;
@@ -86,11 +86,12 @@ static void socket_is_ready(struct loop_source *source, uint32_t events)
         return;
     }
     r = fdpass_receive(source->fd, &m, &set);
-    if (r == 1 && set.count == 0) {
-        serve(peer, &m);
+    if (r == 1 && set.count == wire_brings_fd(m.header.type)) {
+        serve(peer, &m, set.count ? set.fd[0] : -1);
+        fdpass_close(&set);
     } else if (r == 1) {
         fdpass_close(&set);
-        drop(peer, "it sent descriptors, which no request has");
+        drop(peer, "it sent descriptors, which this request has not, or none where one is needed");
     } else if (r == 0 || r == -ECONNRESET) {
         peer_destroy(peer);
     } else if (r == -EBADMSG) {

@@ -191,8 +191,11 @@ static void enter(struct registry *registry, struct segment *segment)
 /* A heap of the name, owner and key that @segment has. */
 static int make_heap(struct segment *segment, uint64_t size)
 {
-    int r = memfile_create(segment->name, size, &segment->file);
+    struct memfile_label label = { .owner = segment->acl.owner, .group = segment->acl.group };
+    int r;
 
+    memcpy(label.name, segment->name, sizeof(label.name));
+    r = memfile_create(&label, size, &segment->file);
     segment->created = time(NULL);
     segment->serial = segment->registry->next_serial++;
     if (r == 0)
@@ -206,6 +209,15 @@ static int make_heap(struct segment *segment, uint64_t size)
     return r;
 }
 
+static int check_new(struct registry *registry, const char *name)
+{
+    if (find(registry, name))
+        return la_fail(-EEXIST, "heap \"%s\" exists: attach to it, or remove it first", name);
+    if (registry->count >= registry->max)
+        return la_fail(-EDQUOT, "there are %u heaps, which is the limit: remove some, or see shmserver --max-heaps-total", registry->count);
+    return 0;
+}
+
 int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, gid_t group, struct segment **ret)
 {
     uint64_t rounded = size > UINT64_MAX - LA_VSPACE_GRANULE ? UINT64_MAX : align_up(size, LA_VSPACE_GRANULE);
@@ -216,11 +228,9 @@ int registry_create(struct registry *registry, const char *name, uint64_t size, 
         *ret = segment;
         return 0;
     }
-    if (segment)
-        return la_fail(-EEXIST, "heap \"%s\" exists: attach to it, or remove it first", name);
-    if (registry->count >= registry->max)
-        return la_fail(-EDQUOT, "there are %u heaps, which is the limit: remove some, or see shmserver --max-heaps-total", registry->count);
-    r = quota_take_heap(registry->quota, owner, rounded);
+    r = check_new(registry, name);
+    if (r == 0)
+        r = quota_take_heap(registry->quota, owner, rounded);
     if (r < 0)
         return r;
     segment = new_segment(registry, name);
@@ -236,6 +246,79 @@ int registry_create(struct registry *registry, const char *name, uint64_t size, 
         return r;
     }
     enter(registry, segment);
+    *ret = segment;
+    return 0;
+}
+
+/* ---- adopting ---- */
+
+/* The header must say what the label says. It may be anybody's work: la_heap_attach_fd() looks at it as at a stranger's. */
+static int check_header(struct segment *segment, uint64_t id)
+{
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct la_heap *heap;
+    int r = view_open(segment, &heap);
+
+    if (r == 0)
+        r = la_heap_info(heap, &info);
+    if (r == 0 && (info.id != id || info.address != segment->file.address))
+        r = la_fail(-EINVAL, "the header of heap %s is not the one that was written", segment->name);
+    return r;
+}
+
+static int take_over(struct segment *segment, uint64_t id, int fd, uint64_t size, uintptr_t address)
+{
+    int r = memfile_adopt(fd, size, address, &segment->file);
+
+    if (r < 0)
+        return r;
+    segment->id = id;
+    segment->created = time(NULL);
+    segment->serial = segment->registry->next_serial++;
+    segment->sealed = memfile_is_sealed(&segment->file);
+    r = check_header(segment, id);
+    if (r == 0)
+        r = keep(segment);
+    if (r < 0) {
+        view_close(segment);
+        memfile_close(&segment->file, true);
+    }
+    return r;
+}
+
+int registry_adopt(struct registry *registry, uint64_t id, int fd, struct segment **ret)
+{
+    struct memfile_label label;
+    struct segment *segment;
+    uintptr_t address;
+    uint64_t size;
+    int ours = memfile_examine(fd, &label, &size, &address), r;
+
+    if (ours < 0)
+        return ours;
+    r = check_new(registry, label.name);
+    if (r == 0)
+        r = quota_take_heap(registry->quota, label.owner, size);
+    if (r < 0) {
+        close_fd(&ours);
+        return r;
+    }
+    segment = new_segment(registry, label.name);
+    if (!segment) {
+        close_fd(&ours);
+        r = -ENOMEM;
+    } else {
+        segment->acl = (struct acl){ .owner = label.owner, .group = label.group, .mode = ACL_MODE_NEW };
+        r = take_over(segment, id, ours, size, address);
+    }
+    if (r < 0) {
+        quota_give_heap(registry->quota, label.owner, size);
+        free(segment);
+        return r;
+    }
+    enter(registry, segment);
+    reaper_restored(segment, now_ms());
+    log_write(LOG_INFO, "heap %s is here again, from a process that is attached to it; it is user %u's alone", segment->name, label.owner);
     *ret = segment;
     return 0;
 }

@@ -86,6 +86,13 @@ int registry_copy_files(struct registry *registry, struct named_fds *ret);
  */
 int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, gid_t group, struct segment **ret);
 
+/*
+ * A heap that nobody has kept for us, from a process that is attached to it: with the name and for the owner that it was made with, who alone
+ * may use it (what was changed since is forgotten). See memfile_examine() for what is believed.
+ * Return: 0, -EPERM (@fd is no heap of ours), -EINVAL (its header is not that of heap @id), -EEXIST (its name or address is taken), -EDQUOT, ...
+ */
+int registry_adopt(struct registry *registry, uint64_t id, int fd, struct segment **ret);
+
 /* NULL, with the reason in la_last_error(): no such name */
 struct segment *registry_find(struct registry *registry, const char *name);
 /* Also one that is removed. NULL: no such heap */

@@ -118,6 +118,15 @@ LA_API int la_heap_format(int fd, size_t size, uintptr_t address, const char *na
  */
 LA_API int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret);
 
+/**
+ * la_heap_descriptor() - a duplicate of the descriptor that a heap is attached through: shows another process that this one has it
+ * @id: la_heap_info.id
+ *
+ * It stands for the same open file description: this process counts as attached until it is closed, so close it soon.
+ * Return: a descriptor, close-on-exec; -ENOENT (no heap of that id is attached here), or another errno.
+ */
+LA_API int la_heap_descriptor(uint64_t id);
+
 /* What is known of a heap. */
 struct la_heap_info {
     size_t struct_size;         /* in: sizeof(struct la_heap_info) of the caller */
