@@ -222,6 +222,7 @@ int server_init(struct server *server, const struct server_options *options, str
     store_init(&server->store);
     quota_init(&server->quota, &options->limits);
     registry_init(&server->registry, &server->quota, options->max_segments);
+    events_init(&server->events, now_ms() * 1000);
     server->registry.events = &server->events;
     server->registry.state = &server->state;
     server->registry.store = &server->store;

@@ -614,6 +614,8 @@ static void tool_names_roots_and_the_block_around_an_address(void **state)
     assert_true(tool_says(arguments, "kept by the heap"));
     snprintf(arguments, sizeof(arguments), "--json who %lu", (unsigned long)(uintptr_t)held);
     assert_true(tool_says(arguments, "held by a process"));
+    snprintf(expected, sizeof(expected), "\"pid\": %d", getpid());
+    assert_true(tool_says(arguments, expected));
     la_free(held);
     assert_true(tool_says(arguments, "\"free\""));
     assert_true(tool_says("who 0x1000", "in no heap"));

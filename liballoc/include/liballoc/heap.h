@@ -159,6 +159,14 @@ struct la_heap_process {
 LA_API int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t max);
 
 /**
+ * la_heap_holder() - which process holds the block around an address (LA_HELD, or between two steps of a publish or take)
+ * @ret: set on success, untouched on failure. As it was when it was looked at: the block may have gone elsewhere since
+ *
+ * Return: 0; -ENOENT (nobody: it is free, or kept by the heap); -EINVAL (not in the heap).
+ */
+LA_API int la_heap_holder(struct la_heap *heap, const void *address, struct la_heap_process *ret);
+
+/**
  * la_heap_chain() - the heap's chain in this process, for la_chain_*() and la_default_set()
  *
  * Threads: any number; each thread is lent a lane on its first call and gives it back when it ends.
