@@ -299,10 +299,11 @@ int shms_quota_set(struct shms_client *client, const struct shms_quota *quota)
 {
     struct wire_message m;
 
-    if (!quota || quota->struct_size < sizeof(*quota))
+    /* Callers that do not know of the last limit. */
+    if (!quota || quota->struct_size < offsetof(struct shms_quota, max_committed))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct shms_quota) before the call");
     wire_begin(&m, WIRE_QUOTA, 0, 0);
-    wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, sizeof(*quota));
+    wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, MIN(quota->struct_size, sizeof(*quota)));
     return connection_ask(client, &m, NULL);
 }
 

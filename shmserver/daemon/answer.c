@@ -95,6 +95,16 @@ static int hello(struct call *call)
     return 0;
 }
 
+/* By policy nothing more is given to who has more memory than he may. */
+static int check_memory(const struct call *call, uid_t owner)
+{
+    const struct server *server = call->peer->server;
+
+    if (server->over_committed == COMMITTED_TELL || !quota_is_over(call->registry->quota, owner))
+        return 0;
+    return la_fail(-EDQUOT, "the heaps of user %u have more memory than they may: remove some, or see shms quota (shmserver --max-committed)", owner);
+}
+
 static int create_segment(const struct call *call, const char *name, struct segment **ret)
 {
     uint64_t size, key = 0;
@@ -103,7 +113,9 @@ static int create_segment(const struct call *call, const char *name, struct segm
     if (!wire_get_u64(call->request, TLV_SIZE, &size))
         return la_fail(-EINVAL, "the request says no size of the heap");
     wire_get_u64(call->request, TLV_KEY, &key);
-    r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
+    r = check_memory(call, call->peer->id.uid);
+    if (r == 0)
+        r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
     if (r == 0)
         call_tell(call, SHMS_EVENT_CREATED, *ret);
     if (r == 0)
@@ -154,6 +166,8 @@ static int attach(struct call *call)
     wire_get_u64(call->request, TLV_READ_ONLY, &read_only);
     if (r == 0)
         r = call_check_right(call, segment, read_only ? ACL_READ : ACL_WRITE);
+    if (r == 0 && !read_only)
+        r = check_memory(call, segment->acl.owner);
     if (r == 0 && segment->sealed && !read_only)
         r = la_fail(-EROFS, "heap %s is sealed: nobody can write any more, attach to it with LA_HEAP_READ_ONLY", segment->name);
     if (r < 0)

@@ -32,6 +32,7 @@ struct options {
 };
 
 enum { OPTION_GROUP = 256, OPTION_CLIENTS, OPTION_CLIENTS_TOTAL, OPTION_HEAPS, OPTION_HEAPS_TOTAL, OPTION_BYTES, OPTION_REQUESTS,
+       OPTION_COMMITTED, OPTION_OVER,
        OPTION_KEEPER, OPTION_NO_KEEPER, OPTION_KEPT_BY };
 
 static const struct argp_option argp_options[] = {
@@ -44,6 +45,8 @@ static const struct argp_option argp_options[] = {
     { "max-heaps", OPTION_HEAPS, "N", 0, "Heaps per user (64)", 1 },
     { "max-heaps-total", OPTION_HEAPS_TOTAL, "N", 0, "Heaps of all users (256)", 1 },
     { "max-bytes", OPTION_BYTES, "SIZE", 0, "Sum of the sizes of a user's heaps (1T)", 1 },
+    { "max-committed", OPTION_COMMITTED, "SIZE", 0, "Memory behind a user's heaps, above which he is told of (no limit)", 1 },
+    { "over-committed", OPTION_OVER, "WHAT", 0, "What happens to him above it: tell (an event, no more), kick or kill", 1 },
     { "max-requests", OPTION_REQUESTS, "N", 0, "Requests per second of a user; more wait (2000)", 1 },
     { "keeper", OPTION_KEEPER, NULL, 0, "Have a second process keep the heaps, and start the daemon again when it dies (the default without a "
                                         "service manager)", 2 },
@@ -87,6 +90,17 @@ static uint64_t parse_bytes(struct argp_state *state, const char *text)
     if (errno || *end || end == text || *text == '-' || n == 0 || n > UINT64_MAX >> shift)
         argp_error(state, "\"%s\" is no size such as 512M, 64G or 1T", text);
     return (uint64_t)n << shift;
+}
+
+static enum committed_policy parse_policy(struct argp_state *state, const char *text)
+{
+    static const char *const words[] = { [COMMITTED_TELL] = "tell", [COMMITTED_KICK] = "kick", [COMMITTED_KILL] = "kill" };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
+        if (strcmp(text, words[i]) == 0)
+            return (enum committed_policy)i;
+    argp_error(state, "\"%s\" is none of tell, kick, kill", text);
+    return COMMITTED_TELL;
 }
 
 static gid_t parse_group(struct argp_state *state, const char *text)
@@ -136,6 +150,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case OPTION_BYTES:
         options->server.limits.bytes = parse_bytes(state, arg);
+        break;
+    case OPTION_COMMITTED:
+        options->server.limits.committed = parse_bytes(state, arg);
+        break;
+    case OPTION_OVER:
+        options->server.over_committed = parse_policy(state, arg);
         break;
     case OPTION_REQUESTS:
         options->server.limits.requests = parse_count(state, arg, MAX_COUNT);
@@ -327,7 +347,8 @@ int main(int argc, char **argv)
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
         .doc = "Keeps heaps that processes share, hands them out by name, and frees what a dead process held." };
     struct options options = { .log = LOG_INFO,
-        .server = { .limits = { .clients = 256, .heaps = 64, .bytes = (uint64_t)1 << 40, .requests = 2000 }, .max_peers = 1024, .max_segments = 256 } };
+        .server = { .limits = { .clients = 256, .heaps = 64, .bytes = (uint64_t)1 << 40, .requests = 2000, .committed = UINT64_MAX },
+                    .max_peers = 1024, .max_segments = 256 } };
     static char program[PATH_MAX];
     int report = -1;
 

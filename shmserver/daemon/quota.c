@@ -195,6 +195,34 @@ int quota_set_limits(struct quota *quota, uid_t uid, const struct quota_limits *
     return 0;
 }
 
+/* ---- memory ---- */
+
+bool quota_watches_memory(const struct quota *quota)
+{
+    bool any = quota->limits.committed != UINT64_MAX;
+
+    list_for_each(node, &quota->users)
+        any |= limits_of(quota, user_of(node))->committed != UINT64_MAX;
+    return any;
+}
+
+bool quota_set_over(struct quota *quota, uid_t uid, bool over)
+{
+    struct quota_user *user = find(quota, uid);
+
+    if (!user || user->usage.over == over)
+        return false;
+    user->usage.over = over;
+    return true;
+}
+
+bool quota_is_over(struct quota *quota, uid_t uid)
+{
+    const struct quota_user *user = find(quota, uid);
+
+    return user && user->usage.over;
+}
+
 bool quota_next(struct quota *quota, uid_t uid, struct quota_usage *ret)
 {
     const struct quota_user *next = NULL;

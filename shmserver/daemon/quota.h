@@ -17,6 +17,7 @@ struct quota_limits {
     unsigned heaps;
     uint64_t bytes;
     unsigned requests;          /* per second, with a second's worth in advance; 0: any number */
+    uint64_t committed;         /* memory behind his heaps, from which on it is told (committed.h); UINT64_MAX: never */
 };
 
 struct quota {
@@ -51,7 +52,15 @@ struct quota_usage {
     struct quota_limits limits;
     unsigned clients, heaps;
     uint64_t bytes, refused, delayed;
+    bool over;                  /* he has more memory than limits.committed */
 };
+
+/* Does any user have a limit of committed memory? */
+bool quota_watches_memory(const struct quota *quota);
+
+/* He has, or has not, more memory than he may. true: that is new. */
+bool quota_set_over(struct quota *quota, uid_t uid, bool over);
+bool quota_is_over(struct quota *quota, uid_t uid);
 
 /* The user with the lowest id from @uid on. false: there is none. */
 bool quota_next(struct quota *quota, uid_t uid, struct quota_usage *ret);

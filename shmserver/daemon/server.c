@@ -186,7 +186,7 @@ static int restore_limits(struct server *server)
 
     for (const struct state_record *record = NULL; r == 0 && (record = state_next(&server->state, STATE_LIMITS, record));) {
         const struct quota_limits limits = { .clients = record->clients, .heaps = record->heaps, .bytes = record->bytes,
-                                             .requests = record->requests };
+                                             .requests = record->requests, .committed = record->committed ? record->committed : UINT64_MAX };
 
         r = quota_set_limits(&server->quota, (uid_t)record->id, &limits);
     }
@@ -214,7 +214,7 @@ int server_init(struct server *server, const struct server_options *options, str
 {
     int r;
 
-    *server = (struct server){ .access = options->access, .max_peers = options->max_peers, .next_peer = 1, .reserve = open_reserve(),
+    *server = (struct server){ .access = options->access, .max_peers = options->max_peers, .over_committed = options->over_committed, .next_peer = 1, .reserve = open_reserve(),
         .signals.fd = -1, .accepting.fd = -1, .listener = { .fd = -1, .lock = -1 },
         .metrics = { .fd = -1, .lock = -1 }, .scraping.fd = -1, .state.fd = -1 };
     list_init(&server->scrapes);
@@ -252,9 +252,9 @@ int server_run(struct server *server)
     while (!server->stopping && !server->restarting && r == 0) {
         uint64_t now = now_ms();
         int peers = peer_check_times(server, now), look = reaper_run(&server->registry, now);
-        int scrapes = scrape_check_times(server, now), store = store_flush(&server->store);
+        int scrapes = scrape_check_times(server, now), store = store_flush(&server->store), memory = committed_check(server, now);
 
-        r = loop_turn(&server->loop, sooner(store, sooner(scrapes, sooner(peers, look))));
+        r = loop_turn(&server->loop, sooner(memory, sooner(store, sooner(scrapes, sooner(peers, look)))));
     }
     return r < 0 ? r : server->stopping ? SERVER_STOP : SERVER_RESTART;
 }

@@ -7,6 +7,7 @@
 #ifndef DAEMON_SERVER_H
 #define DAEMON_SERVER_H
 
+#include "shmserver/daemon/committed.h"
 #include "shmserver/daemon/identity.h"
 #include "shmserver/daemon/listener.h"
 #include "shmserver/daemon/loop.h"
@@ -20,6 +21,7 @@ struct server_options {
     const char *path;               /* of the socket; NULL: the usual place */
     struct access access;
     struct quota_limits limits;
+    enum committed_policy over_committed;
     unsigned max_peers;
     unsigned max_segments;
 };
@@ -37,6 +39,8 @@ struct server {
     struct state state;             /* what outlives this process, with the files of the heaps */
     struct store store;             /* who keeps all that */
     struct events events;
+    enum committed_policy over_committed;
+    uint64_t committed_at;          /* now_ms() of the next look at it */
     uint64_t requests, drops;       /* answered; peers that broke the protocol */
     struct la_list scrapes;         /* struct scrape.node */
     struct access access;

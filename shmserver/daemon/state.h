@@ -32,7 +32,8 @@ struct state_record {
     uint32_t clients, heaps, requests;  /* LIMITS: struct quota_limits */
     uint64_t bytes;
     char name[LA_HEAP_NAME_MAX + 1];
-    uint64_t unused[13];
+    uint64_t committed;         /* LIMITS; 0: none, as in files of daemons that had no such limit */
+    uint64_t unused[12];
 };
 
 _Static_assert(sizeof(struct state_record) == 256, "records are read by other versions of the daemon");

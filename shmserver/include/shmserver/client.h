@@ -177,6 +177,7 @@ struct shms_quota {
     uint32_t clients, max_clients;      /* connections */
     uint32_t heaps, max_heaps;
     uint32_t max_requests;      /* per second; more wait, with a second's worth in advance; 0: any number */
+    uint64_t max_committed;     /* memory above which there is an event, and what shmserver --over-committed says; UINT64_MAX: none; to set: 0: as it is */
 };
 
 /** shms_quotas() - call @each for every user that the daemon knows (root and the daemon's user see all of them, others themselves), by user
@@ -185,7 +186,7 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
 
 /**
  * shms_quota_set() - set the limits of one user
- * @quota: uid and the four limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX) stay as they are; what he has beyond a lower limit he keeps
+ * @quota: uid and the five limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX, max_committed: 0) stay as they are; what he has beyond a lower limit he keeps
  *
  * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old), ...
  */
@@ -209,6 +210,7 @@ enum shms_event_kind {
     SHMS_EVENT_REFUSED = 6,     /* a request, for want of rights or for a limit */
     SHMS_EVENT_DIED = 7,        /* a process that was attached: its obituary; pid as it saw itself, uid unknown */
     SHMS_EVENT_KICKED = 8,      /* a process */
+    SHMS_EVENT_COMMITTED = 9,   /* the heaps of user uid have more memory than max_committed: bytes */
 };
 
 /* Something that happened. Fields are only ever appended. */
