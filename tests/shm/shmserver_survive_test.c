@@ -177,6 +177,19 @@ static struct attached who_is_in(struct shms_client *client, const char *heap)
     return attached;
 }
 
+static void count_death(void *user, const struct shms_event *event)
+{
+    *(int *)user += event->kind == SHMS_EVENT_DIED;
+}
+
+static int deaths_told(struct shms_client *client)
+{
+    int deaths = 0;
+
+    assert_true(shms_events(client, 0, count_death, &deaths) >= 0);
+    return deaths;
+}
+
 static bool one_is_gone(void *client)
 {
     struct attached attached = who_is_in(client, "busy");
@@ -224,6 +237,7 @@ static void killed_daemon_delays_nobody_and_the_next_one_has_everything(void **s
         check_things(client);
         assert_int_equal(who_is_in(client, "busy").alive, WORKERS);
         assert_all_work();
+        assert_int_equal(deaths_told(client), 0);
     }
     /* We have asked, so the daemon knows us; the workers have no reason to ask anything. */
     assert_int_equal(shms_heap_close(client, removed), 0);
