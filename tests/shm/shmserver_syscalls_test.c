@@ -10,7 +10,8 @@
  *   - all heaps are there, with contents, owner and mode; what was removed is gone, from the store too; limits are as they were set
  *   - fsck finds nothing
  *
- * Two scenarios: a first daemon; and one that takes over from another, with a process attached.
+ * Three scenarios: a first daemon; one that takes over from another, with a process attached; and the same where the other is not killed but puts a new
+ * program in its own place (SIGHUP).
  */
 #include "fake_manager.h"
 
@@ -94,15 +95,15 @@ static void work_with_next_daemon(int said, int go)
 
 /* ---- one run ---- */
 
-struct scenario {
+enum { FIRST, NEXT, ITSELF };     /* where the daemon has its heaps from */
+
+static const struct scenario {
     const char *name;
     void (*work)(int said, int go);
-    bool second;        /* the daemon that is killed takes over from another */
-};
-
-static const struct scenario scenarios[] = {
-    { "first daemon", work_with_first_daemon, false },
-    { "next daemon", work_with_next_daemon, true },
+} scenarios[] = {
+    [FIRST] = { "first daemon", work_with_first_daemon },
+    [NEXT] = { "next daemon", work_with_next_daemon },
+    [ITSELF] = { "daemon that starts anew", work_with_next_daemon },
 };
 
 struct run {
@@ -165,6 +166,19 @@ static void launch_traced(struct run *run)
     ptrace(PTRACE_SYSCALL, run->m->d->pid, NULL, 0);
 }
 
+/* One that runs, and is told to start anew. */
+static void trace_and_hang_up(const struct run *run)
+{
+    const pid_t pid = run->m->d->pid;
+    int status;
+
+    assert_int_equal(ptrace(PTRACE_SEIZE, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL), 0);
+    assert_int_equal(ptrace(PTRACE_INTERRUPT, pid, NULL, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, __WALL), pid);
+    kill(pid, SIGHUP);
+    ptrace(PTRACE_SYSCALL, pid, NULL, 0);
+}
+
 static void kill_and_start_another(struct run *run)
 {
     run->killed = true;
@@ -175,7 +189,8 @@ static void kill_and_start_another(struct run *run)
 /* @status: of the traced daemon, which stands still */
 static void step(struct run *run, int status)
 {
-    int signal = WSTOPSIG(status);
+    /* A stop of the tracer's own making, as the first one of a daemon that was running, is no signal. */
+    int signal = status >> 16 ? 0 : WSTOPSIG(status);
 
     if (signal == (SIGTRAP | 0x80) && ++run->stops == run->kill_at)
         kill_and_start_another(run);
@@ -183,8 +198,8 @@ static void step(struct run *run, int status)
         ptrace(PTRACE_SYSCALL, run->m->d->pid, NULL, signal == (SIGTRAP | 0x80) ? 0 : signal);
 }
 
-/* Until the client has ended. Return: its status. */
-static int run_daemon_and_client(struct run *run, bool waits_for_ready)
+/* Until the client has ended. It goes when *@client_goes is not 0; NULL: it does already. Return: its status. */
+static int run_daemon_and_client(struct run *run, const int *client_goes)
 {
     for (;;) {
         int status;
@@ -197,8 +212,8 @@ static int run_daemon_and_client(struct run *run, bool waits_for_ready)
             fail_msg("the daemon has ended by itself, with status %#x", status);
         step(run, status);
         manager_read_all(run->m);
-        if (waits_for_ready && run->m->ready) {
-            waits_for_ready = false;
+        if (client_goes && (*client_goes || run->killed)) {
+            client_goes = NULL;
             let_client_go(run);
         }
     }
@@ -274,20 +289,27 @@ static void forget_files(const struct daemon *d)
 /* false: there was no such stop, so that the daemon lived */
 static bool run_once(struct manager *m, const struct scenario *scenario, long kill_at, long *stops)
 {
+    const bool first_one = scenario == &scenarios[FIRST], itself = scenario == &scenarios[ITSELF];
     struct run run = { .m = m, .kill_at = kill_at };
     int status;
 
     forget_files(m->d);
-    if (scenario->second)
+    m->reloading = 0;
+    if (!first_one)
         manager_start(m);
     start_client(&run, scenario);
     wait_for_client(&run);
-    if (scenario->second) {
-        manager_stop(m, SIGKILL);
-        let_client_go(&run);        /* its connection is waiting in the socket */
+    if (itself) {
+        trace_and_hang_up(&run);
+    } else {
+        if (!first_one)
+            manager_stop(m, SIGKILL);
+        launch_traced(&run);
     }
-    launch_traced(&run);
-    status = run_daemon_and_client(&run, !scenario->second);
+    /* Requests to a daemon that has been killed already wait in its socket. */
+    if (!first_one && !itself)
+        let_client_go(&run);
+    status = run_daemon_and_client(&run, first_one ? &m->ready : itself ? &m->reloading : NULL);
     close(run.said);
     close(run.go);
     if (status != 0)
@@ -359,13 +381,19 @@ static void run_all(const struct scenario *scenario)
 static void first_daemon_may_be_killed_at_any_system_call(void **state)
 {
     (void)state;
-    run_all(&scenarios[0]);
+    run_all(&scenarios[FIRST]);
 }
 
 static void daemon_that_takes_over_may_be_killed_at_any_system_call(void **state)
 {
     (void)state;
-    run_all(&scenarios[1]);
+    run_all(&scenarios[NEXT]);
+}
+
+static void daemon_that_starts_anew_may_be_killed_at_any_system_call(void **state)
+{
+    (void)state;
+    run_all(&scenarios[ITSELF]);
 }
 
 static int show_if_failed(void **state)
@@ -389,6 +417,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(first_daemon_may_be_killed_at_any_system_call, show_if_failed),
         cmocka_unit_test_teardown(daemon_that_takes_over_may_be_killed_at_any_system_call, show_if_failed),
+        cmocka_unit_test_teardown(daemon_that_starts_anew_may_be_killed_at_any_system_call, show_if_failed),
     };
 
     if (wanted)
