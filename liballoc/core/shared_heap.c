@@ -33,6 +33,7 @@
 #include "core/meta.h"
 #include "core/misuse.h"
 #include "core/region_map.h"
+#include "core/shared_block.h"
 #include "core/shared_fast.h"
 #include "core/shared_pool.h"
 #include "core/source.h"
@@ -316,6 +317,23 @@ int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
     r = attach_locked(fd, flags, ret);
     lock_give(&table_lock);
     return r;
+}
+
+int la_heap_descriptor(uint64_t id)
+{
+    int fd = -ENOENT;
+
+    lock_take(&table_lock);
+    for (unsigned i = 0; i < MAX_HEAPS && fd == -ENOENT; i++) {
+        struct la_heap *heap = atomic_load(&heaps[i]);
+
+        if (heap && heap->header->id == id) {
+            fd = fcntl(heap->fd, F_DUPFD_CLOEXEC, 3);
+            fd = fd < 0 ? -errno : fd;
+        }
+    }
+    lock_give(&table_lock);
+    return fd >= 0 ? fd : la_fail(fd, "heap %#lx is not attached here, or its descriptor cannot be copied (errno %d)", (unsigned long)id, -fd);
 }
 
 /* ---- looking up ---- */
@@ -604,6 +622,37 @@ void heap_copy_command(char to[16], const char from[16])
     memset(to + i, 0, 16 - i);
 }
 
+static struct la_heap_process describe_process(struct la_heap *heap, unsigned slot)
+{
+    const struct heap_process *process = &heap->processes[slot];
+    struct la_heap_process ret = { .slot = slot, .pid = atomic_load(&process->pid), .lanes = count_lanes(heap, slot),
+                                   .alive = heap_process_is_alive(heap, slot), .self = slot == heap->process };
+
+    heap_copy_command(ret.command, process->command);
+    return ret;
+}
+
+int la_heap_holder(struct la_heap *heap, const void *address, struct la_heap_process *ret)
+{
+    struct block_ref block;
+    uint32_t slot;
+    word_t word;
+
+    if (!heap_contains(heap, address))
+        return la_fail(-EINVAL, "%p is not in heap %s", address, heap->header->name);
+    if (!block_find(heap, address, &block))
+        return la_fail(-ENOENT, "%p is in no block", address);
+    word = atomic_load(block.word);
+    if (word_state(word, block.epoch) != WORD_HELD && word_state(word, block.epoch) != WORD_IN_DOUBT)
+        return la_fail(-ENOENT, "nobody holds the block around %p", address);
+    /* The lane may be on its way to another process, and the word is anybody's work. */
+    slot = (uint32_t)atomic_load(&heap->lane_table[word_lane(word)].owner) - 1;
+    if (slot >= LA_HEAP_MAX_PROCESSES)
+        return la_fail(-ENOENT, "the block around %p is held by lane %u, which no process has", address, word_lane(word));
+    *ret = describe_process(heap, slot);
+    return 0;
+}
+
 int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t max)
 {
     size_t n = 0;
@@ -613,11 +662,8 @@ int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t 
 
         if ((uint32_t)atomic_load(&process->state) == PROCESS_FREE)
             continue;
-        if (n < max) {
-            ret[n] = (struct la_heap_process){ .slot = i, .pid = atomic_load(&process->pid), .lanes = count_lanes(heap, i),
-                                               .alive = heap_process_is_alive(heap, i), .self = i == heap->process };
-            heap_copy_command(ret[n].command, process->command);
-        }
+        if (n < max)
+            ret[n] = describe_process(heap, i);
         n++;
     }
     return (int)n;

@@ -405,6 +405,55 @@ int la_vspace_claim(size_t size, const char *name, uintptr_t *ret)
     return r;
 }
 
+/* ---- claiming again ---- */
+
+/* A range of which the caller knows that it is his: so the only claim that may touch it is one of exactly this range. */
+static int check_range_is_ours(const struct registry *reg, uint64_t start, uint64_t length)
+{
+    for (size_t i = 0; i < reg->count; i++) {
+        const struct record *r = &reg->records[i];
+
+        if (!is_valid(r) || (r->start == start && r->length == length))
+            continue;
+        if (start < r->start + r->length + LA_VSPACE_GRANULE && r->start < start + length + LA_VSPACE_GRANULE)
+            return la_fail(-EEXIST, "range %#lx + %#lx is claimed by \"%s\"", (unsigned long)start, (unsigned long)length, r->name);
+    }
+    return 0;
+}
+
+/* First the new record, then the old one goes: whoever is killed in between leaves the range claimed twice, not unclaimed. */
+static int replace_claim(struct registry *reg, const struct record *record)
+{
+    int r = write_record(reg, record);
+
+    for (size_t i = 0; i < reg->count && r == 0; i++)
+        if (is_valid(&reg->records[i]) && reg->records[i].start == record->start && reg->records[i].id != record->id)
+            r = drop_record(reg, i);
+    return r;
+}
+
+int la_vspace_claim_at(uintptr_t address, size_t size, const char *name)
+{
+    struct record record = { .start = address, .length = size, .created = (uint64_t)time(NULL), .id = os_random() };
+    size_t length = name ? strlen(name) : 0;
+    struct registry reg;
+    int r;
+
+    if (length == 0 || length > LA_VSPACE_NAME_MAX)
+        return la_fail(-EINVAL, "the name of a claim has %zu bytes: 1 to %d are needed", length, LA_VSPACE_NAME_MAX);
+    if (size == 0 || (address | size) % LA_VSPACE_GRANULE || vspace_find(address, size) < 0)
+        return la_fail(-EINVAL, "range %#lx + %#zx lies in no arena, or is not made of whole granules", (unsigned long)address, size);
+    strcpy(record.name, name);
+    r = open_registry(&reg);
+    if (r < 0)
+        return r;
+    r = check_range_is_ours(&reg, address, size);
+    if (r == 0)
+        r = replace_claim(&reg, &record);
+    close_registry(&reg);
+    return r;
+}
+
 int la_vspace_unclaim(uintptr_t address)
 {
     struct registry reg;

@@ -53,6 +53,9 @@ static void say_detached(struct shms_client *client, uint64_t id)
 {
     struct wire_message m;
 
+    if (!client)
+        return;
+    connection_drop(client, id);
     wire_begin(&m, WIRE_DETACH, 0, 0);
     wire_put_u64(&m, TLV_ID, 0, id);
     connection_ask(client, &m, NULL);
@@ -68,8 +71,12 @@ static int attach(struct shms_client *client, const struct wire_message *m, int 
     char why[200];
     uint64_t id;
 
-    if (r == 0 || r == -EALREADY || !wire_get_u64(m, TLV_ID, &id))
+    if (!wire_get_u64(m, TLV_ID, &id))
         return r;
+    if (r == 0 || r == -EALREADY) {
+        connection_hold(client, id);
+        return r;
+    }
     la_format(why, sizeof(why), "%s", la_last_error());
     say_detached(client, id);
     return la_fail(r, "%s", why);
@@ -124,11 +131,15 @@ int shms_heap_close(struct shms_client *client, struct la_heap *heap)
 int shms_heap_remove(struct shms_client *client, const char *name)
 {
     struct wire_message m;
+    bool again;
     int r;
 
     wire_begin(&m, WIRE_REMOVE, 0, 0);
     r = put_name(&m, name);
-    return r < 0 ? r : connection_ask(client, &m, NULL);
+    if (r == 0)
+        r = connection_ask_again(client, &m, NULL, &again);
+    /* A daemon that died before it answered has done it. */
+    return r == -ENOENT && again ? 0 : r;
 }
 
 int shms_heap_set_acl(struct shms_client *client, const char *name, uint32_t owner, uint32_t group, uint32_t mode)
@@ -288,10 +299,11 @@ int shms_quota_set(struct shms_client *client, const struct shms_quota *quota)
 {
     struct wire_message m;
 
-    if (!quota || quota->struct_size < sizeof(*quota))
+    /* Callers that do not know of the last limit. */
+    if (!quota || quota->struct_size < offsetof(struct shms_quota, max_committed))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct shms_quota) before the call");
     wire_begin(&m, WIRE_QUOTA, 0, 0);
-    wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, sizeof(*quota));
+    wire_put(&m, TLV_QUOTA, TLV_CRITICAL, quota, MIN(quota->struct_size, sizeof(*quota)));
     return connection_ask(client, &m, NULL);
 }
 

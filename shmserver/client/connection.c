@@ -2,7 +2,11 @@
  * connection.c - shms_connect(), shms_disconnect() and what every request goes through.
  *
  * A connection is memory from mmap, as the library never calls malloc. Its lock is held over a request and its reply. After a
- * time-out or a reply that does not fit, later replies could be taken for the wrong request: such a connection is broken for good.
+ * time-out or a reply that does not fit, later replies could be taken for the wrong request: such a connection is closed.
+ *
+ * A daemon that dies is started again. So a request that gets no answer is asked again on a new connection (all of them may be: the second
+ * time they find done what they ask for), after the new daemon was told which heaps we have. All that happens inside of requests, within
+ * about a second; nothing else in this process waits or is done for it. Who was sent away by the daemon stays away.
  *
  * Fork: the child must not hold its parent's connection open (the daemon would not see the parent's end) nor speak on it. All
  * connections are in a list; the handler in the child closes them. The child cannot take their locks (their holders are not
@@ -18,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -27,10 +32,19 @@
 
 /* A daemon answers in microseconds; this is for one that is stopped. */
 enum { ANSWER_SECONDS = 10 };
+/* Pauses while none is there: 5 ms, 10, 20, ... 640. With a keeper or a service manager's socket there is none, as connections wait in it. */
+enum { FIRST_PAUSE_MS = 5, LAST_PAUSE_MS = 640 };
+/* Requests that a daemon dies of are not to kill one after the other. */
+enum { MAX_DAEMONS = 3 };
+/* More than a process can be attached to. */
+enum { MAX_HELD = 32 };
 
 struct shms_client {
     pthread_mutex_t lock;           /* fd, sequence; held over a request and its reply */
-    int fd;                         /* -1: broken */
+    int fd;                         /* -1: broken, the next request makes another one */
+    bool gave_up;                   /* the last time that no daemon was there, none came within our patience */
+    bool sent_away;                 /* for good, by the daemon or as it does not speak our language */
+    uint64_t held[MAX_HELD];        /* ids of heaps; 0: free */
     uint64_t sequence;
     uint16_t version;               /* of the protocol, as agreed on */
     _Atomic(bool) foreign;          /* made by the parent of this process */
@@ -70,10 +84,11 @@ static void watch_fork(void)
 
 /* ---- asking ---- */
 
-/* One message out, one back. The daemon may have refused us before we spoke: then sending fails, but its reply is there. */
-static int exchange(int socket, struct wire_message *m, struct fdpass_set *set)
+/* One message out, with @fd unless that is negative, one back. The daemon may have refused us before we spoke: then sending fails, but its reply
+ * is there. */
+static int exchange(int socket, struct wire_message *m, int fd, struct fdpass_set *set)
 {
-    int sent = fdpass_send(socket, m, -1), r;
+    int sent = fdpass_send(socket, m, fd), r;
 
     *set = (struct fdpass_set){ .count = 0 };
     if (sent < 0 && sent != -EPIPE && sent != -ECONNRESET)
@@ -83,6 +98,12 @@ static int exchange(int socket, struct wire_message *m, struct fdpass_set *set)
     if (r == -ECONNRESET)
         r = fdpass_receive(socket, m, set);
     return r;
+}
+
+/* A refusal to go on with us at all, which no request has asked for. */
+static bool is_farewell(const struct wire_message *m, const struct wire_header *request)
+{
+    return request->type != WIRE_HELLO && m->header.type == WIRE_HELLO && (m->header.flags & WIRE_REPLY) && m->header.status < 0;
 }
 
 static int fits(const struct wire_message *m, const struct wire_header *request)
@@ -123,39 +144,161 @@ static int refusal(const struct wire_message *m)
     return la_fail(m->header.status, "%s", text);
 }
 
-/* Under client->lock. */
-static int ask_locked(struct shms_client *client, struct wire_message *m, struct fdpass_set *set)
+/* Under client->lock, as all that follows. The request is given up when its daemon is; -ENOTCONN then. */
+static int ask_once(struct shms_client *client, struct wire_message *m, int fd, struct fdpass_set *set)
 {
     struct wire_header request;
     int r;
 
+    set->count = 0;
     if (client->fd < 0)
-        return la_fail(-ENOTCONN, "the connection to shmserver at %s has failed before: connect again", client->path);
+        return la_fail(-ENOTCONN, "the connection to shmserver at %s has failed before", client->path);
     if (wire_type_since(m->header.type) > client->version)
         return la_fail(-EOPNOTSUPP, "shmserver at %s speaks protocol version %u, which has no request of this kind: run a newer one", client->path,
                        client->version);
     m->header.version = client->version;
     m->header.sequence = client->sequence++;
     request = m->header;
-    r = explain(exchange(client->fd, m, set), client->path);
-    if (r == 0)
+    r = explain(exchange(client->fd, m, fd, set), client->path);
+    if (r == 0 && is_farewell(m, &request)) {
+        client->sent_away = true;
+        refusal(m);
+        r = -ENOTCONN;
+    } else if (r == 0) {
         r = fits(m, &request);
+    }
+    client->sent_away |= r == -EPROTO;
     if (r < 0)
         close_fd(&client->fd);
     return r;
 }
 
-int connection_ask(struct shms_client *client, struct wire_message *m, int *fd)
+static int hello_locked(struct shms_client *client)
+{
+    struct fdpass_set set;
+    struct wire_message m;
+    uint64_t version;
+    int r;
+
+    client->version = WIRE_VERSION_MAX;
+    client->sequence = 0;       /* a refusal to connect answers request 0 */
+    wire_begin(&m, WIRE_HELLO, 0, 0);
+    wire_put_u64(&m, TLV_VERSION_MIN, 0, WIRE_VERSION_MIN);
+    wire_put_u64(&m, TLV_VERSION_MAX, 0, WIRE_VERSION_MAX);
+    r = ask_once(client, &m, -1, &set);
+    fdpass_close(&set);
+    if (r == 0 && m.header.status < 0)
+        r = refusal(&m);
+    if (r < 0)
+        return r;
+    if (!wire_get_u64(&m, TLV_VERSION, &version) || version < WIRE_VERSION_MIN || version > WIRE_VERSION_MAX)
+        return la_fail(-EPROTO, "shmserver at %s chose a protocol version that this library does not speak", client->path);
+    client->version = (uint16_t)version;
+    return 0;
+}
+
+/* ---- again ---- */
+
+/* Say which heaps we have. A daemon that does not want to know one goes on without, and so do we: the heap does not need it. */
+static int resume_heaps(struct shms_client *client)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < MAX_HELD && r == 0 && client->version >= wire_type_since(WIRE_RESUME); i++) {
+        int fd = client->held[i] ? la_heap_descriptor(client->held[i]) : -1;
+        struct fdpass_set set;
+        struct wire_message m;
+
+        if (fd < 0) {
+            client->held[i] = 0;
+            continue;
+        }
+        wire_begin(&m, WIRE_RESUME, 0, 0);
+        wire_put_u64(&m, TLV_ID, TLV_CRITICAL, client->held[i]);
+        r = ask_once(client, &m, fd, &set);
+        fdpass_close(&set);
+        close_fd(&fd);
+        if (r == 0 && m.header.status < 0)
+            client->held[i] = 0;
+    }
+    return r;
+}
+
+static int open_socket(const char *path, int *ret);
+
+static int reconnect(struct shms_client *client)
+{
+    int r;
+
+    close_fd(&client->fd);
+    r = open_socket(client->path, &client->fd);
+    if (r == 0)
+        r = hello_locked(client);
+    if (r == 0)
+        r = resume_heaps(client);
+    if (r < 0)
+        close_fd(&client->fd);
+    return r;
+}
+
+static void sleep_ms(unsigned ms)
+{
+    struct timespec left = { .tv_nsec = (long)ms * 1000 * 1000 };
+
+    while (nanosleep(&left, &left) < 0 && errno == EINTR)
+        ;
+}
+
+/* Until a daemon is there that answers. When none came last time, nobody waits for one again. */
+static int reconnect_patiently(struct shms_client *client)
+{
+    int r = reconnect(client);
+
+    for (unsigned pause = FIRST_PAUSE_MS; (r == -ECONNREFUSED || r == -ENOTCONN) && !client->sent_away && pause <= LAST_PAUSE_MS; pause *= 2) {
+        if (client->gave_up)
+            break;
+        sleep_ms(pause);
+        r = reconnect(client);
+    }
+    client->gave_up = r < 0;
+    return r == -ECONNREFUSED ? la_fail(-ENOTCONN, "shmserver at %s has ended: heaps stay attached, and work without it", client->path) : r;
+}
+
+/* *again: the request may have been done before. */
+static int ask_locked(struct shms_client *client, struct wire_message *m, struct fdpass_set *set, bool *again)
+{
+    const uint32_t length = m->header.length;
+    struct wire_message request;
+    bool was_connected = client->fd >= 0;
+    int r;
+
+    memcpy(&request, m, length);
+    r = ask_once(client, m, -1, set);
+    /* A daemon that does not know that we are attached need not be told that we are not. */
+    for (unsigned daemons = 1; r == -ENOTCONN && !client->sent_away && request.header.type != WIRE_DETACH && daemons < MAX_DAEMONS; daemons++) {
+        r = reconnect_patiently(client);
+        if (r < 0)
+            break;
+        *again |= was_connected;
+        was_connected = true;
+        memcpy(m, &request, length);
+        r = ask_once(client, m, -1, set);
+    }
+    return r;
+}
+
+int connection_ask_again(struct shms_client *client, struct wire_message *m, int *fd, bool *again)
 {
     struct fdpass_set set = { .count = 0 };
     int r;
 
+    *again = false;
     if (!client)
         return la_fail(-EINVAL, "no connection: get one from shms_connect()");
     if (atomic_load(&client->foreign))
         return la_fail(-ECHILD, "this connection is the parent process's: call shms_connect() in the child");
     pthread_mutex_lock(&client->lock);
-    r = ask_locked(client, m, &set);
+    r = ask_locked(client, m, &set, again);
     pthread_mutex_unlock(&client->lock);
 
     if (r == 0 && m->header.status < 0)
@@ -166,25 +309,63 @@ int connection_ask(struct shms_client *client, struct wire_message *m, int *fd)
     return r;
 }
 
-static int say_hello(struct shms_client *client)
+int connection_ask(struct shms_client *client, struct wire_message *m, int *fd)
 {
-    struct wire_message m;
-    uint64_t version;
-    int r;
+    bool again;
 
-    wire_begin(&m, WIRE_HELLO, 0, 0);
-    wire_put_u64(&m, TLV_VERSION_MIN, 0, WIRE_VERSION_MIN);
-    wire_put_u64(&m, TLV_VERSION_MAX, 0, WIRE_VERSION_MAX);
-    r = connection_ask(client, &m, NULL);
-    if (r < 0)
-        return r;
-    if (!wire_get_u64(&m, TLV_VERSION, &version) || version < WIRE_VERSION_MIN || version > WIRE_VERSION_MAX)
-        return la_fail(-EPROTO, "shmserver at %s chose a protocol version that this library does not speak", client->path);
-    client->version = (uint16_t)version;
-    return 0;
+    return connection_ask_again(client, m, fd, &again);
+}
+
+/* ---- heaps ---- */
+
+static bool is_attached(uint64_t id)
+{
+    CLEANUP(close_fd) int fd = la_heap_descriptor(id);
+
+    return fd >= 0;
+}
+
+void connection_hold(struct shms_client *client, uint64_t id)
+{
+    uint64_t *place = NULL;
+
+    pthread_mutex_lock(&client->lock);
+    for (unsigned i = 0; i < MAX_HELD; i++) {
+        if (client->held[i] == id) {
+            place = &client->held[i];
+            break;
+        }
+        if (!place && (!client->held[i] || !is_attached(client->held[i])))
+            place = &client->held[i];
+    }
+    if (place)
+        *place = id;
+    pthread_mutex_unlock(&client->lock);
+}
+
+void connection_drop(struct shms_client *client, uint64_t id)
+{
+    pthread_mutex_lock(&client->lock);
+    for (unsigned i = 0; i < MAX_HELD; i++)
+        if (client->held[i] == id)
+            client->held[i] = 0;
+    pthread_mutex_unlock(&client->lock);
 }
 
 /* ---- connecting ---- */
+
+/* The daemon may be killed in the middle of it. */
+static int say_hello(struct shms_client *client)
+{
+    int r;
+
+    pthread_mutex_lock(&client->lock);
+    r = hello_locked(client);
+    if (r == -ENOTCONN && !client->sent_away)
+        r = reconnect_patiently(client);
+    pthread_mutex_unlock(&client->lock);
+    return r;
+}
 
 static int connect_failure(const char *path, int error)
 {

@@ -1,6 +1,7 @@
 #include "shmserver/daemon/answer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,6 +95,16 @@ static int hello(struct call *call)
     return 0;
 }
 
+/* By policy nothing more is given to who has more memory than he may. */
+static int check_memory(const struct call *call, uid_t owner)
+{
+    const struct server *server = call->peer->server;
+
+    if (server->over_committed == COMMITTED_TELL || !quota_is_over(call->registry->quota, owner))
+        return 0;
+    return la_fail(-EDQUOT, "the heaps of user %u have more memory than they may: remove some, or see shms quota (shmserver --max-committed)", owner);
+}
+
 static int create_segment(const struct call *call, const char *name, struct segment **ret)
 {
     uint64_t size, key = 0;
@@ -102,7 +113,9 @@ static int create_segment(const struct call *call, const char *name, struct segm
     if (!wire_get_u64(call->request, TLV_SIZE, &size))
         return la_fail(-EINVAL, "the request says no size of the heap");
     wire_get_u64(call->request, TLV_KEY, &key);
-    r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
+    r = check_memory(call, call->peer->id.uid);
+    if (r == 0)
+        r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
     if (r == 0)
         call_tell(call, SHMS_EVENT_CREATED, *ret);
     if (r == 0)
@@ -153,6 +166,8 @@ static int attach(struct call *call)
     wire_get_u64(call->request, TLV_READ_ONLY, &read_only);
     if (r == 0)
         r = call_check_right(call, segment, read_only ? ACL_READ : ACL_WRITE);
+    if (r == 0 && !read_only)
+        r = check_memory(call, segment->acl.owner);
     if (r == 0 && segment->sealed && !read_only)
         r = la_fail(-EROFS, "heap %s is sealed: nobody can write any more, attach to it with LA_HEAP_READ_ONLY", segment->name);
     if (r < 0)
@@ -168,6 +183,34 @@ static int attach(struct call *call)
     call_tell(call, SHMS_EVENT_ATTACHED, segment);
     wire_put_u64(call->reply, TLV_ID, 0, segment->id);
     return 0;
+}
+
+/*
+ * A process that was attached by an earlier daemon. Its descriptor is the proof that it was given the heap; that it may read only is seen from the
+ * descriptor too, so nothing that the client says is believed. Rights that were taken from it meanwhile do not matter: it has the heap.
+ */
+static int resume(struct call *call)
+{
+    struct segment *segment;
+    bool read_only, held;
+    uint64_t id;
+    int r = 0;
+
+    if (!wire_get_u64(call->request, TLV_ID, &id) || call->received < 0)
+        return la_fail(-EINVAL, "the request does not say which heap, or brings no descriptor of it");
+    segment = registry_find_id(call->registry, id);
+    if (segment && !memfile_is(&segment->file, call->received))
+        return la_fail(-EPERM, "the descriptor is not that of heap %s", segment->name);
+    if (!segment)
+        r = registry_adopt(call->registry, id, call->received, &segment);
+    if (r < 0)
+        return r;
+    read_only = (fcntl(call->received, F_GETFL) & O_ACCMODE) == O_RDONLY;
+    held = segment_find_holding(segment, call->peer) != NULL;
+    r = segment_hold(segment, call->peer, &call->peer->holdings, read_only);
+    if (r == 0 && !held && !read_only)
+        reaper_resumed(segment);
+    return r;
 }
 
 /* Of a heap that it does not hold (any more): the state that was asked for. */
@@ -371,7 +414,7 @@ static int (*const handlers[WIRE_TYPES])(struct call *call) = {
     [WIRE_HELLO] = hello,   [WIRE_CREATE] = create, [WIRE_ATTACH] = attach, [WIRE_DETACH] = detach,
     [WIRE_REMOVE] = remove_heap, [WIRE_LIST] = list, [WIRE_INFO] = info,     [WIRE_PROCESSES] = processes,
     [WIRE_ACL] = answer_acl, [WIRE_SEAL] = answer_seal, [WIRE_QUOTA] = answer_quota,
-    [WIRE_EVENTS] = answer_events, [WIRE_KICK] = answer_kick, [WIRE_GC] = answer_gc,
+    [WIRE_EVENTS] = answer_events, [WIRE_KICK] = answer_kick, [WIRE_GC] = answer_gc, [WIRE_RESUME] = resume,
 };
 
 /* May a peer in this state send this at all? */
@@ -397,11 +440,11 @@ static void refuse(struct wire_message *reply, const struct wire_header *request
     wire_put_text(reply, TLV_TEXT, la_last_error());
 }
 
-int answer_request(struct peer *peer, struct wire_message *m, int *fd)
+int answer_request(struct peer *peer, struct wire_message *m, int received, int *fd)
 {
     const struct wire_header *header = &m->header;
     struct wire_message reply;
-    struct call call = { .peer = peer, .registry = &peer->server->registry, .request = m, .reply = &reply, .fd = -1 };
+    struct call call = { .peer = peer, .registry = &peer->server->registry, .request = m, .reply = &reply, .received = received, .fd = -1 };
     unsigned unknown;
     int r = check_state(peer, m);
 
@@ -420,6 +463,12 @@ int answer_request(struct peer *peer, struct wire_message *m, int *fd)
     memcpy(m, &reply, reply.header.length);
     *fd = call.fd;
     return 0;
+}
+
+void answer_end(const struct peer *peer, int status)
+{
+    if (peer->version >= wire_type_since(WIRE_RESUME))
+        answer_refuse(peer->socket.fd, status);
 }
 
 void answer_refuse(int socket, int status)

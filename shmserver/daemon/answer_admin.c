@@ -1,14 +1,13 @@
 #include "shmserver/daemon/answer_admin.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <liballoc/error.h>
 
 #include "base/error.h"
 #include "shmserver/daemon/call.h"
+#include "shmserver/daemon/committed.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/reaper.h"
 #include "shmserver/daemon/server.h"
@@ -78,18 +77,13 @@ int answer_seal(struct call *call)
 
 /* ---- quotas ---- */
 
-/* What his heaps have of memory now; what they may have at most is in the books already. */
-static uint64_t committed_by(struct registry *registry, uid_t uid)
+static int write_down_limits(struct registry *registry, uid_t uid, const struct quota_limits *limits)
 {
-    uint64_t sum = 0;
+    const struct state_record record = { .kind = STATE_LIMITS, .id = uid, .clients = limits->clients, .heaps = limits->heaps,
+                                         .requests = limits->requests, .bytes = limits->bytes,
+                                         .committed = limits->committed };
 
-    for (struct segment *segment = registry_after(registry, 0); segment; segment = registry_after(registry, segment->serial)) {
-        struct shms_heap heap;
-
-        if (segment->acl.owner == uid && view_describe(segment, &heap) == 0)
-            sum += heap.committed;
-    }
-    return sum;
+    return registry->state ? state_put(registry->state, &record) : 0;
 }
 
 static int set_quota(const struct call *call, const struct shms_quota *wanted)
@@ -97,6 +91,7 @@ static int set_quota(const struct call *call, const struct shms_quota *wanted)
     const struct identity *id = &call->peer->id;
     struct quota *quota = call->registry->quota;
     struct quota_limits limits = quota_limits_of(quota, wanted->uid);
+    int r;
 
     if (!acl_is_admin(id))
         return la_fail(-EPERM, "quotas are set by root or user %u only", geteuid());
@@ -108,6 +103,11 @@ static int set_quota(const struct call *call, const struct shms_quota *wanted)
         limits.bytes = wanted->max_bytes;
     if (wanted->max_requests != SHMS_UNCHANGED)
         limits.requests = wanted->max_requests;
+    if (wanted->max_committed != 0)
+        limits.committed = wanted->max_committed;
+    r = write_down_limits(call->registry, wanted->uid, &limits);
+    if (r < 0)
+        return r;
     log_write(LOG_INFO, "user %u may have %u connections, %u heaps of %lu bytes, %u requests per second, by process %d (%s, user %u)", wanted->uid,
               limits.clients, limits.heaps, (unsigned long)limits.bytes, limits.requests, id->pid, id->command, id->uid);
     return quota_set_limits(quota, wanted->uid, &limits);
@@ -123,7 +123,7 @@ static int list_quotas(struct call *call)
     while (after <= UINT32_MAX && quota_next(call->registry->quota, (uid_t)after, &usage)) {
         struct shms_quota record = { .struct_size = sizeof(record), .uid = usage.uid, .clients = usage.clients, .heaps = usage.heaps,
             .bytes = usage.bytes, .max_clients = usage.limits.clients, .max_heaps = usage.limits.heaps, .max_bytes = usage.limits.bytes,
-            .max_requests = usage.limits.requests, .refused = usage.refused, .delayed = usage.delayed };
+            .max_requests = usage.limits.requests, .refused = usage.refused, .delayed = usage.delayed, .max_committed = usage.limits.committed };
 
         if (!call_has_room(call, sizeof(record))) {
             wire_put_u64(call->reply, TLV_NEXT, 0, after);
@@ -173,17 +173,6 @@ int answer_events(struct call *call)
 
 /* ---- kicking ---- */
 
-/* By its pidfd, so that nobody else is hit who has got its number meanwhile. */
-static int kill_process(const struct peer *peer)
-{
-    if (peer->id.pidfd < 0)
-        return la_fail(-ESRCH, "process %d is not known well enough to be killed", peer->id.pid);
-    if (syscall(SYS_pidfd_send_signal, peer->id.pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
-        return la_fail(-errno, "shmserver, which is user %u, cannot kill process %d of user %u (errno %d)", geteuid(), peer->id.pid, peer->id.uid,
-                       errno);
-    return 0;
-}
-
 static int kick(struct call *call, struct peer *peer, bool kill)
 {
     const struct identity *id = &call->peer->id;
@@ -192,13 +181,14 @@ static int kick(struct call *call, struct peer *peer, bool kill)
     if (!acl_is_admin(id) && id->uid != peer->id.uid)
         return la_fail(-EPERM, "process %d is user %u's: he, root and user %u may kick it", peer->id.pid, peer->id.uid, geteuid());
     if (kill)
-        r = kill_process(peer);
+        r = peer_kill(peer);
     if (r < 0)
         return r;
     log_write(LOG_INFO, "process %d (%s, user %u) is %s by process %d (%s, user %u)", peer->id.pid, peer->id.command, peer->id.uid,
               kill ? "killed" : "kicked", id->pid, id->command, id->uid);
     events_add_deed(call->registry->events, SHMS_EVENT_KICKED, &peer->id, NULL, peer->id.uid);
-    peer_destroy(peer);
+    la_fail(-ECONNABORTED, "this process was kicked by user %u: its heaps stay attached", id->uid);
+    peer_send_away(peer, -ECONNABORTED);
     return 0;
 }
 

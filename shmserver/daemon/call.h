@@ -14,7 +14,8 @@ struct call {
     struct registry *registry;
     const struct wire_message *request;
     struct wire_message *reply;
-    int fd;
+    int received;               /* a descriptor that came with the request, -1: none; closed by the caller */
+    int fd;                     /* one to go with the answer, -1: none */
 };
 
 /* The heap that the request names. Return: 0, -EINVAL, -ENOENT. */

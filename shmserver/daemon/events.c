@@ -4,6 +4,11 @@
 #include <string.h>
 #include <time.h>
 
+void events_init(struct events *events, uint64_t before)
+{
+    events->before = events->last = before;
+}
+
 void events_add(struct events *events, const struct shms_event *event, const char *heap, uid_t owner)
 {
     struct event *e = &events->ring[++events->last % EVENTS_MAX];
@@ -25,7 +30,7 @@ void events_add_deed(struct events *events, enum shms_event_kind kind, const str
 
 const struct event *events_after(const struct events *events, uint64_t serial)
 {
-    uint64_t oldest = events->last >= EVENTS_MAX ? events->last - EVENTS_MAX + 1 : 1;
+    uint64_t first = events->before + 1, oldest = events->last - events->before >= EVENTS_MAX ? events->last - EVENTS_MAX + 1 : first;
 
-    return serial >= events->last ? NULL : &events->ring[MAX(serial + 1, oldest) % EVENTS_MAX];
+    return serial >= events->last || events->last == events->before ? NULL : &events->ring[MAX(serial + 1, oldest) % EVENTS_MAX];
 }

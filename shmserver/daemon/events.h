@@ -19,9 +19,16 @@ struct event {
 };
 
 struct events {
-    uint64_t last;              /* serial; 0: none yet */
+    uint64_t before;            /* serial of the one before the first */
+    uint64_t last;              /* serial; the same as before: none yet */
     struct event ring[EVENTS_MAX];      /* by serial % EVENTS_MAX */
 };
+
+/*
+ * @before: above all serials of an earlier daemon, so that who has followed that one goes on with this one: microseconds since the machine
+ * was started are, as no daemon has an event in each.
+ */
+void events_init(struct events *events, uint64_t before);
 
 /* @event: struct_size, serial and time are set here. @heap: its name, NULL: about none. */
 void events_add(struct events *events, const struct shms_event *event, const char *heap, uid_t owner);

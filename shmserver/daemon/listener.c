@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "shmserver/protocol/socket_path.h"
 
-enum { BACKLOG = 128, FIRST_INHERITED = 3 };
+enum { BACKLOG = 128 };
 
 /* ---- the lock ---- */
 
@@ -83,6 +83,17 @@ static bool lock_is_current(const struct listener *listener)
            ours.st_dev == there.st_dev;
 }
 
+/* For people only; the lock is what counts. */
+static int sign_lock(const struct listener *listener)
+{
+    char pid[16];
+    int length = snprintf(pid, sizeof(pid), "%d\n", getpid());
+
+    if (ftruncate(listener->lock, 0) < 0 || pwrite(listener->lock, pid, (size_t)length, 0) != length)
+        return la_fail(-errno, "cannot write %s (errno %d)", listener->lock_path, errno);
+    return 0;
+}
+
 static int take_lock(struct listener *listener)
 {
     for (;;) {
@@ -96,10 +107,7 @@ static int take_lock(struct listener *listener)
             break;
         close_fd(&listener->lock);
     }
-    /* For people only; the lock is what counts. */
-    if (ftruncate(listener->lock, 0) < 0 || dprintf(listener->lock, "%d\n", getpid()) < 0)
-        return la_fail(-errno, "cannot write %s (errno %d)", listener->lock_path, errno);
-    return 0;
+    return sign_lock(listener);
 }
 
 /* ---- the socket ---- */
@@ -152,7 +160,7 @@ static int bind_and_listen(struct listener *listener, const struct sockaddr_un *
     if (r < 0)
         return fail_on_folder(listener->path, -r);
     r = open_to_group(listener, group);
-    if (r == 0 && listen(listener->fd, BACKLOG) < 0)
+    if (r == 0 && type != SOCK_DGRAM && listen(listener->fd, BACKLOG) < 0)
         r = la_fail(-errno, "cannot listen on %s (errno %d)", listener->path, errno);
     if (r < 0)
         unlink(listener->path);
@@ -188,14 +196,19 @@ int listener_open(struct listener *listener, const char *path, int type, long gr
     return r;
 }
 
+void listener_leave(struct listener *listener)
+{
+    close_fd(&listener->fd);
+    close_fd(&listener->lock);
+}
+
 void listener_close(struct listener *listener)
 {
     if (listener->lock >= 0) {
         unlink(listener->path);
         unlink(listener->lock_path);
     }
-    close_fd(&listener->fd);
-    close_fd(&listener->lock);
+    listener_leave(listener);
 }
 
 int listener_accept(const struct listener *listener)
@@ -205,15 +218,24 @@ int listener_accept(const struct listener *listener)
     return fd < 0 ? -errno : fd;
 }
 
-/* ---- socket activation ---- */
+/* ---- taking over ---- */
 
-static bool is_listening(int fd, int type)
+static int type_of(int fd)
 {
-    int is = 0, domain = 0, listening = 0;
+    int type = 0, domain = 0, listening = 0;
     socklen_t length = sizeof(int);
 
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &length) == 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
-           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && is == type && domain == AF_UNIX && listening;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0)
+        return -1;
+    return domain == AF_UNIX && listening ? type : -1;
+}
+
+static bool is_socket(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
 static void adopt(struct listener *listener, int fd)
@@ -221,32 +243,48 @@ static void adopt(struct listener *listener, int fd)
     struct sockaddr_un address = { 0 };
     socklen_t length = sizeof(address) - 1;
 
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     getsockname(fd, (struct sockaddr *)&address, &length);
     snprintf(listener->path, sizeof(listener->path), "%s", address.sun_path);
+    snprintf(listener->lock_path, sizeof(listener->lock_path), "%s.lock", listener->path);
     listener->fd = fd;
 }
 
-int listener_inherit(struct listener *listener, struct listener *metrics)
+/* The lock goes by the socket's name. */
+static void adopt_lock(struct listener *listener, const char *name, struct named_fds *inherited)
 {
-    const char *pid = getenv("LISTEN_PID"), *text = getenv("LISTEN_FDS");
-    long count = pid && text && strtol(pid, NULL, 10) == getpid() ? strtol(text, NULL, 10) : 0;
+    for (size_t i = 0; i < inherited->count; i++)
+        if (strcmp(inherited->list[i].name, name) == 0 && !is_socket(inherited->list[i].fd)) {
+            listener->lock = named_fds_take_at(inherited, i);
+            sign_lock(listener);
+            return;
+        }
+}
+
+static void find_socket(struct listener *listener, int type, struct named_fds *inherited)
+{
+    for (size_t i = 0; i < inherited->count; i++)
+        if (type_of(inherited->list[i].fd) == type) {
+            char name[NAMED_FD_NAME_MAX + 1];
+
+            strcpy(name, inherited->list[i].name);
+            adopt(listener, named_fds_take_at(inherited, i));
+            adopt_lock(listener, name, inherited);
+            return;
+        }
+}
+
+int listener_inherit(struct listener *listener, struct listener *metrics, struct named_fds *inherited)
+{
+    size_t sockets = 0;
 
     *listener = *metrics = (struct listener){ .fd = -1, .lock = -1 };
-    if (count <= 0)
-        return 0;
-    for (int fd = FIRST_INHERITED; fd < FIRST_INHERITED + MIN(count, 2); fd++) {
-        if (listener->fd < 0 && is_listening(fd, SOCK_SEQPACKET))
-            adopt(listener, fd);
-        else if (metrics->fd < 0 && is_listening(fd, SOCK_STREAM))
-            adopt(metrics, fd);
-    }
-    if (listener->fd < 0 || count != 1 + (metrics->fd >= 0))
-        return la_fail(-EINVAL, "the service manager handed over %ld sockets: we need one listening Unix socket of type SOCK_SEQPACKET, and take "
-                                "one of type SOCK_STREAM for metrics", count);
-    unsetenv("LISTEN_PID");
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_FDNAMES");
-    return 1;
+    find_socket(listener, SOCK_SEQPACKET, inherited);
+    find_socket(metrics, SOCK_STREAM, inherited);
+    for (size_t i = 0; i < inherited->count; i++)
+        sockets += is_socket(inherited->list[i].fd);
+    if (sockets || (listener->fd < 0 && metrics->fd >= 0))
+        return la_fail(-EINVAL, "the service manager handed over %zu sockets that we do not need: we take one listening Unix socket of type "
+                                "SOCK_SEQPACKET, and one of type SOCK_STREAM for metrics", sockets);
+    return listener->fd >= 0;
 }

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 
 #include "base/util.h"
+#include "shmserver/daemon/named_fds.h"
 
 struct listener {
     int fd;
@@ -26,10 +27,20 @@ struct listener {
 int listener_open(struct listener *listener, const char *path, int type, long group);
 
 /*
- * Take the sockets over that the service manager has opened ($LISTEN_FDS): one of type SOCK_SEQPACKET, and for @metrics one of type SOCK_STREAM if
- * there is one. Return: 1; 0 (there are none); a negative errno.
+ * Take over what this process was started with: one listening socket of type SOCK_SEQPACKET, and for @metrics one of type SOCK_STREAM if there
+ * is one. With a lock of the same name beside it the socket is ours, from an earlier daemon; without, it is the service manager's.
+ * Return: 1; 0 (there are none); a negative errno. What is no socket or lock stays in @inherited.
  */
-int listener_inherit(struct listener *listener, struct listener *metrics);
+int listener_inherit(struct listener *listener, struct listener *metrics, struct named_fds *inherited);
+
+/* A socket of ours, not a service manager's. */
+static inline bool listener_is_ours(const struct listener *listener)
+{
+    return listener->fd >= 0 && listener->lock >= 0;
+}
+
+/* End it here only: somebody else has the descriptors, and goes on. */
+void listener_leave(struct listener *listener);
 
 /* Ends it, and removes the socket if it is ours. */
 void listener_close(struct listener *listener);

@@ -8,6 +8,10 @@
 #ifndef DAEMON_MEMFILE_H
 #define DAEMON_MEMFILE_H
 
+#include <sys/types.h>
+
+#include <liballoc/heap.h>
+
 #include "base/util.h"
 
 struct memfile {
@@ -16,8 +20,34 @@ struct memfile {
     uintptr_t address;          /* claimed */
 };
 
+/* What the label of a memory file says: written when it is made, and by nobody afterwards. */
+struct memfile_label {
+    char name[LA_HEAP_NAME_MAX + 1];
+    uid_t owner;
+    gid_t group;
+};
+
 /* A new heap of @size bytes. Return: 0, -EINVAL (name, size), -ENOSPC, ... with the reason in la_last_error(). */
-int memfile_create(const char *name, uint64_t size, struct memfile *ret);
+int memfile_create(const struct memfile_label *label, uint64_t size, struct memfile *ret);
+
+/*
+ * Take over the file of a heap that an earlier daemon has made; its address and size are known from the daemon's own books. Takes @fd, also on
+ * failure. Return: 0, -EINVAL (it is not such a file), -EEXIST (somebody else has the address).
+ */
+int memfile_adopt(int fd, uint64_t size, uintptr_t address, struct memfile *ret);
+
+/*
+ * Look at a descriptor that somebody has sent: is it the file of a heap that a daemon of our user has made? The kernel says so: the file is our
+ * user's, closed to others, has no name, and is sealed as ours are; a process of another user cannot make such a file. What the label says can then be
+ * believed. What is in the file cannot: he may have written into it.
+ * Return: an own descriptor of it (for reading only if the file is sealed), -EPERM (it is no such file), ...
+ */
+int memfile_examine(int fd, struct memfile_label *label, uint64_t *size, uintptr_t *address);
+
+/* Is @fd this file? */
+bool memfile_is(const struct memfile *file, int fd);
+
+bool memfile_is_sealed(const struct memfile *file);
 
 /*
  * Nobody can write any more, whatever descriptors he has: the kernel sees to that. Return: 0, -EBUSY (it is mapped for writing somewhere), ...

@@ -11,23 +11,54 @@
 
 int notify_send(const char *state)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    return notify_send_fds(state, NULL, 0);
+}
+
+/* Return: its length, 0: there is none, or -EINVAL. */
+static int find_address(struct sockaddr_un *ret)
+{
     const char *path = secure_getenv("NOTIFY_SOCKET");
-    CLEANUP(close_fd) int fd = -1;
     size_t length = path ? strlen(path) : 0;
 
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
     if (length == 0)
         return 0;
-    if (length >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@'))
+    if (length >= sizeof(ret->sun_path) || (path[0] != '/' && path[0] != '@'))
         return -EINVAL;
-    memcpy(address.sun_path, path, length);
+    memcpy(ret->sun_path, path, length);
     if (path[0] == '@')
-        address.sun_path[0] = '\0';
+        ret->sun_path[0] = '\0';
+    return (int)(offsetof(struct sockaddr_un, sun_path) + length);
+}
+
+int notify_send_fds(const char *state, const int *fds, size_t count)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(NOTIFY_FDS_MAX * sizeof(int))];
+    } control = { 0 };
+    struct sockaddr_un address;
+    struct iovec io = { (char *)(uintptr_t)state, strlen(state) };
+    struct msghdr message = { .msg_name = &address, .msg_iov = &io, .msg_iovlen = 1 };
+    CLEANUP(close_fd) int fd = -1;
+    int length = find_address(&address);
+
+    if (length <= 0 || count > NOTIFY_FDS_MAX)
+        return length <= 0 ? length : -EINVAL;
+    message.msg_namelen = (socklen_t)length;
+    if (count > 0) {
+        struct cmsghdr *c;
+
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, count * sizeof(int));
+    }
     fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
-               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-        return -errno;
-    return 0;
+    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }

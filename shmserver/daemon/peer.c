@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -33,7 +35,7 @@ static bool has_unread_answer(const struct peer *peer)
     return ioctl(peer->socket.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
 }
 
-static void serve(struct peer *peer, struct wire_message *m)
+static void serve(struct peer *peer, struct wire_message *m, int received)
 {
     int fd = -1, r;
 
@@ -41,7 +43,7 @@ static void serve(struct peer *peer, struct wire_message *m)
         drop(peer, "it asks again before it has read its answer");
         return;
     }
-    r = answer_request(peer, m, &fd);
+    r = answer_request(peer, m, received, &fd);
     if (r < 0) {
         drop(peer, la_last_error());
         return;
@@ -86,11 +88,12 @@ static void socket_is_ready(struct loop_source *source, uint32_t events)
         return;
     }
     r = fdpass_receive(source->fd, &m, &set);
-    if (r == 1 && set.count == 0) {
-        serve(peer, &m);
+    if (r == 1 && set.count == wire_brings_fd(m.header.type)) {
+        serve(peer, &m, set.count ? set.fd[0] : -1);
+        fdpass_close(&set);
     } else if (r == 1) {
         fdpass_close(&set);
-        drop(peer, "it sent descriptors, which no request has");
+        drop(peer, "it sent descriptors, which this request has not, or none where one is needed");
     } else if (r == 0 || r == -ECONNRESET) {
         peer_destroy(peer);
     } else if (r == -EBADMSG) {
@@ -185,6 +188,22 @@ void peer_destroy(struct peer *peer)
     quota_give_client(&server->quota, peer->id.uid);
     identity_deinit(&peer->id);
     free(peer);
+}
+
+void peer_send_away(struct peer *peer, int status)
+{
+    answer_end(peer, status);
+    peer_destroy(peer);
+}
+
+int peer_kill(const struct peer *peer)
+{
+    if (peer->id.pidfd < 0)
+        return la_fail(-ESRCH, "process %d is not known well enough to be killed", peer->id.pid);
+    if (syscall(SYS_pidfd_send_signal, peer->id.pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return la_fail(-errno, "shmserver, which is user %u, cannot kill process %d of user %u (errno %d)", geteuid(), peer->id.pid, peer->id.uid,
+                       errno);
+    return 0;
 }
 
 /* When this peer needs us next, 0: not by the clock. It may be gone afterwards. */

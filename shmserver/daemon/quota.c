@@ -136,6 +136,17 @@ int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes)
     return r;
 }
 
+int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes)
+{
+    struct quota_user *user = find_or_make(quota, uid);
+
+    if (!user)
+        return -ENOMEM;
+    user->usage.heaps++;
+    user->usage.bytes += bytes;
+    return 0;
+}
+
 void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes)
 {
     struct quota_user *user = find(quota, uid);
@@ -182,6 +193,34 @@ int quota_set_limits(struct quota *quota, uid_t uid, const struct quota_limits *
     user->usage.limits = *limits;
     user->own_limits = true;
     return 0;
+}
+
+/* ---- memory ---- */
+
+bool quota_watches_memory(const struct quota *quota)
+{
+    bool any = quota->limits.committed != UINT64_MAX;
+
+    list_for_each(node, &quota->users)
+        any |= limits_of(quota, user_of(node))->committed != UINT64_MAX;
+    return any;
+}
+
+bool quota_set_over(struct quota *quota, uid_t uid, bool over)
+{
+    struct quota_user *user = find(quota, uid);
+
+    if (!user || user->usage.over == over)
+        return false;
+    user->usage.over = over;
+    return true;
+}
+
+bool quota_is_over(struct quota *quota, uid_t uid)
+{
+    const struct quota_user *user = find(quota, uid);
+
+    return user && user->usage.over;
 }
 
 bool quota_next(struct quota *quota, uid_t uid, struct quota_usage *ret)

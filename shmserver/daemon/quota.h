@@ -17,6 +17,7 @@ struct quota_limits {
     unsigned heaps;
     uint64_t bytes;
     unsigned requests;          /* per second, with a second's worth in advance; 0: any number */
+    uint64_t committed;         /* memory behind his heaps, from which on it is told (committed.h); UINT64_MAX: never */
 };
 
 struct quota {
@@ -33,6 +34,8 @@ void quota_give_client(struct quota *quota, uid_t uid);
 
 /* Return: 0, -EDQUOT (limit reached), -ENOMEM. */
 int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes);
+/* The same for a heap that is there already: it counts, whatever the limit. Return: 0, -ENOMEM. */
+int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes);
 void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes);
 
 /*
@@ -49,7 +52,15 @@ struct quota_usage {
     struct quota_limits limits;
     unsigned clients, heaps;
     uint64_t bytes, refused, delayed;
+    bool over;                  /* he has more memory than limits.committed */
 };
+
+/* Does any user have a limit of committed memory? */
+bool quota_watches_memory(const struct quota *quota);
+
+/* He has, or has not, more memory than he may. true: that is new. */
+bool quota_set_over(struct quota *quota, uid_t uid, bool over);
+bool quota_is_over(struct quota *quota, uid_t uid);
 
 /* The user with the lowest id from @uid on. false: there is none. */
 bool quota_next(struct quota *quota, uid_t uid, struct quota_usage *ret);

@@ -16,6 +16,15 @@ enum { REAPER_MAX_DELAY_MS = 2000 };
 /* A peer that held @segment went without giving it back: look now, and later if need be. The segment may be freed. */
 void reaper_peer_went(struct segment *segment, uint64_t now);
 
+/*
+ * An earlier daemon's segment, just taken over: free what died meanwhile. Those who live may have no connection to us, so that nobody says
+ * when they die; the reaper looks after them by the clock until they have resumed.
+ */
+void reaper_restored(struct segment *segment, uint64_t now);
+
+/* A process that reaper_restored() found has a connection again. */
+void reaper_resumed(struct segment *segment);
+
 /* Look at one segment. Return: number of dead processes recovered. The segment may be freed. */
 int reaper_look(struct segment *segment, uint64_t now);
 

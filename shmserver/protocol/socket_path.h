@@ -15,6 +15,8 @@
 
 /* The metrics socket is beside the other one. */
 #define SOCKET_PATH_METRICS ".metrics"
+/* Appended to it: where the daemon talks to its keeper. */
+#define SOCKET_PATH_KEEPER ".keeper"
 
 /* The @index-th place to look, 0 first; false: there are no more. @size at least SOCKET_PATH_MAX. */
 enum { SOCKET_PATH_MAX = 4096 };

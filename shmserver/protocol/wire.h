@@ -20,7 +20,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire format is li
 
 enum {
     WIRE_VERSION_MIN = 1,       /* what this code speaks */
-    WIRE_VERSION_MAX = 2,
+    WIRE_VERSION_MAX = 3,
     WIRE_MAX = 4096,            /* bytes of a message */
 };
 
@@ -41,6 +41,8 @@ enum wire_type {
     WIRE_EVENTS,        /* [AFTER] -> EVENT... [NEXT] */
     WIRE_KICK,          /* PID [KILL] */
     WIRE_GC,            /* -> RECOVERED FREED */
+    /* Since version 3: */
+    WIRE_RESUME,        /* ID, one descriptor: through which the client is attached already */
     WIRE_TYPES
 };
 
@@ -86,6 +88,12 @@ struct wire_header {
     uint32_t n_fds;
 };
 
+/* The only request that brings a descriptor. */
+static inline bool wire_brings_fd(unsigned type)
+{
+    return type == WIRE_RESUME;
+}
+
 _Static_assert(sizeof(struct wire_header) == 32, "the header is part of the protocol");
 
 struct wire_message {
@@ -105,7 +113,7 @@ struct wire_tlv {
 /* The first version of the protocol that has this request. Who has agreed on an older one does not send it. */
 static inline unsigned wire_type_since(unsigned type)
 {
-    return type <= WIRE_PROCESSES ? 1 : 2;
+    return type <= WIRE_PROCESSES ? 1 : type <= WIRE_GC ? 2 : 3;
 }
 
 /* An empty message. */

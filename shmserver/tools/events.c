@@ -18,7 +18,7 @@ static const char *kind_name(unsigned kind)
 {
     static const char *const names[] = { [SHMS_EVENT_CREATED] = "created", [SHMS_EVENT_REMOVED] = "removed", [SHMS_EVENT_SEALED] = "sealed",
         [SHMS_EVENT_ACL] = "acl", [SHMS_EVENT_ATTACHED] = "attached", [SHMS_EVENT_REFUSED] = "refused", [SHMS_EVENT_DIED] = "died",
-        [SHMS_EVENT_KICKED] = "kicked" };
+        [SHMS_EVENT_KICKED] = "kicked", [SHMS_EVENT_COMMITTED] = "memory" };
 
     return kind < sizeof(names) / sizeof(names[0]) && names[kind] ? names[kind] : "unknown";
 }
@@ -87,6 +87,10 @@ static void print_line(const struct shms_event *event)
 
     if (localtime_r(&t, &local))
         strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &local);
+    if (event->kind == SHMS_EVENT_COMMITTED) {
+        printf("%s  %-8s  user %u has %s, more than he may\n", when, kind_name(event->kind), event->uid, amount_print(event->bytes, bytes));
+        return;
+    }
     printf("%s  %-8s  %s%sprocess %d (%s)", when, kind_name(event->kind), event->heap, event->heap[0] ? " by " : "", event->pid, event->command);
     if (event->kind == SHMS_EVENT_DIED)
         printf(", freed %" PRIu64 " blocks of %s", event->blocks, amount_print(event->bytes, bytes));

@@ -41,6 +41,7 @@ struct search {
     char *start;                        /* of the block around it; NULL: none */
     size_t size;
     bool held;
+    struct la_heap_process holder;      /* pid 0: nobody, or nobody knows */
 };
 
 static void look_at_heap(void *user, const struct shms_heap *heap)
@@ -72,6 +73,10 @@ static void print_found(const struct shms *shms, const struct search *search)
     table_bytes(table, "size", "size", search->size);
     table_number(table, "offset", "offset in it", search->start ? search->address - (uintptr_t)search->start : 0);
     table_text(table, "state", "state", !search->start ? "free" : search->held ? "held by a process" : "kept by the heap");
+    if (search->holder.pid) {
+        table_number(table, "pid", "process", (uint64_t)search->holder.pid);
+        table_text(table, "command", "command", search->holder.command);
+    }
     table_end(table);
 }
 
@@ -97,6 +102,9 @@ int command_who(const struct shms *shms)
     if (shms_attach(shms, search.heap, &heap) < 0)
         return shms_fail();
     n = la_heap_walk(heap, look_at_block, &search);
+    /* It may have changed hands since it was found: then what is told of it is of two moments. */
+    if (search.held && la_heap_holder(heap, search.start, &search.holder) < 0)
+        search.holder.pid = 0;
     if (n >= 0)
         print_found(shms, &search);
     shms_leave(shms, heap);

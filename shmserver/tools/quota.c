@@ -31,6 +31,7 @@ static void add_quota(void *user, const struct shms_quota *quota)
     table_bytes(table, "bytes", "BYTES", quota->bytes);
     table_bytes(table, "max_bytes", "OF", quota->max_bytes);
     table_bytes(table, "committed", "COMMITTED", quota->committed);
+    table_bytes(table, "max_committed", "OF", quota->max_committed == UINT64_MAX ? 0 : quota->max_committed);
     table_number(table, "max_requests", "REQUESTS/S", quota->max_requests);
     table_number(table, "refused", "REFUSED", quota->refused);
     table_number(table, "delayed", "DELAYED", quota->delayed);
@@ -60,6 +61,10 @@ static bool parse_limit(const char *word, struct shms_quota *quota)
 
     if (strncmp(word, "bytes=", 6) == 0)
         return amount_parse(word + 6, &quota->max_bytes);
+    if (strcmp(word, "committed=any") == 0)
+        quota->max_committed = UINT64_MAX;
+    if (strncmp(word, "committed=", 10) == 0)
+        return quota->max_committed == UINT64_MAX || (amount_parse(word + 10, &quota->max_committed) && quota->max_committed > 0);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         size_t length = strlen(numbers[i].name);
 
@@ -80,7 +85,7 @@ static int set(const struct shms *shms, uint32_t uid)
 
     for (int i = 1; i < shms->arg_count; i++)
         if (!parse_limit(shms->args[i], &quota)) {
-            fprintf(stderr, "shms: \"%s\" is no limit: use clients=N, heaps=N, bytes=SIZE or requests=N\n", shms->args[i]);
+            fprintf(stderr, "shms: \"%s\" is no limit: use clients=N, heaps=N, bytes=SIZE, committed=SIZE, committed=any or requests=N\n", shms->args[i]);
             return EXIT_USAGE;
         }
     return shms_quota_set(shms->client, &quota) < 0 ? shms_fail() : EXIT_SUCCESS;

@@ -38,7 +38,7 @@ _shms()
     elif [[ $command == quota && $previous == quota ]]; then
         mapfile -t COMPREPLY < <(compgen -u -- "$current")
     elif [[ $command == quota ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'clients= heaps= bytes= requests=' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'clients= heaps= bytes= requests= committed=' -- "$current")
     fi
 }
 

@@ -307,6 +307,104 @@ static void sealed_heap_is_read_by_all_and_written_by_nobody(void **state)
     shms_disconnect(client);
 }
 
+/* ---- memory ---- */
+
+static void note_committed(void *user, const struct shms_event *event)
+{
+    struct shms_event *ret = user;
+
+    if (event->kind == SHMS_EVENT_COMMITTED)
+        *ret = *event;
+}
+
+static bool committed_is_told(void *client)
+{
+    struct shms_event event = { 0 };
+
+    assert_true(shms_events(client, 0, note_committed, &event) >= 0);
+    return event.uid == geteuid() && event.bytes > 8 << 20;
+}
+
+/* Commit 20 MiB of "large", then wait; with ASK ask the daemon for something after it had us kicked. */
+static void commit_and_stay(int said, void *ask)
+{
+    struct shms_client *client = connect_or_fail();
+    struct la_heap *heap = open_or_fail(client, "large", 64 << 20);
+
+    if (!la_heap_alloc(heap, 20 << 20))
+        _exit(2);
+    child_say(said);
+    while (ask && shms_list(client, NULL, NULL) >= 0)
+        poll(NULL, 0, 1);
+    /* Sent away, but not robbed. */
+    if (ask)
+        _exit(la_heap_alloc(heap, 1 << 20) && shms_list(client, NULL, NULL) == -ENOTCONN ? 0 : 3);
+    child_stay();
+}
+
+static void find_me(void *user, const struct shms_quota *quota)
+{
+    if (quota->uid == geteuid())
+        *(struct shms_quota *)user = *quota;
+}
+
+static void memory_above_the_limit_is_told(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_quota more = { .struct_size = sizeof(more), .uid = geteuid(), .max_clients = SHMS_UNCHANGED, .max_heaps = SHMS_UNCHANGED,
+                               .max_bytes = UINT64_MAX, .max_requests = SHMS_UNCHANGED }, now = { 0 };
+    struct shms_client *client;
+    struct la_heap *heap;
+
+    assert_true(daemon_try_start(d, "--max-committed=8M", NULL));
+    client = connect_or_fail();
+    heap = open_or_fail(client, "large", 64 << 20);
+    assert_non_null(la_heap_alloc(heap, 20 << 20));
+    assert_true(wait_until(committed_is_told, client));
+    /* No more than that. */
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    heap = open_or_fail(client, "large", 0);
+    assert_int_equal(shms_quota_set(client, &more), 0);
+    assert_true(shms_quotas(client, find_me, &now) > 0);
+    assert_true(now.max_committed == 8 << 20);
+    more.max_committed = UINT64_MAX;
+    assert_int_equal(shms_quota_set(client, &more), 0);
+    assert_true(shms_quotas(client, find_me, &now) > 0);
+    assert_true(now.max_committed == UINT64_MAX);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    shms_disconnect(client);
+}
+
+static bool heap_can_be_made(void *client)
+{
+    return shms_heap_create(client, "next", 8 << 20) == 0;
+}
+
+static void memory_above_the_limit_costs_connection_or_life_by_policy(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct la_heap *heap;
+    struct child child;
+
+    for (int kill = 0; kill < 2; kill++) {
+        assert_true(daemon_try_start(d, "--max-committed=8M", kill ? "--over-committed=kill" : "--over-committed=kick"));
+        client = connect_or_fail();
+        child = child_start(commit_and_stay, kill ? NULL : client);
+        assert_int_equal(child_end(&child, 0), kill ? -SIGKILL : 0);
+        assert_true(committed_is_told(client));
+        /* Who had nothing to do with it still talks to the daemon, but gets no more. */
+        assert_int_equal(shms_heap_open(client, "large", 0, 0, &heap), -EDQUOT);
+        assert_int_equal(shms_heap_create(client, "next", 8 << 20), -EDQUOT);
+        assert_int_equal(shms_heap_open(client, "large", 0, LA_HEAP_READ_ONLY, &heap), 0);
+        assert_int_equal(shms_heap_close(client, heap), 0);
+        assert_int_equal(shms_heap_remove(client, "large"), 0);
+        assert_true(wait_until(heap_can_be_made, client));
+        shms_disconnect(client);
+        assert_int_equal(daemon_stop(d, SIGTERM), 0);
+    }
+}
+
 /* ---- kicking, collecting, events ---- */
 
 struct seen {
@@ -614,6 +712,8 @@ static void tool_names_roots_and_the_block_around_an_address(void **state)
     assert_true(tool_says(arguments, "kept by the heap"));
     snprintf(arguments, sizeof(arguments), "--json who %lu", (unsigned long)(uintptr_t)held);
     assert_true(tool_says(arguments, "held by a process"));
+    snprintf(expected, sizeof(expected), "\"pid\": %d", getpid());
+    assert_true(tool_says(arguments, expected));
     la_free(held);
     assert_true(tool_says(arguments, "\"free\""));
     assert_true(tool_says("who 0x1000", "in no heap"));
@@ -631,6 +731,8 @@ int main(void)
         without_daemon(reader_of_another_user_cannot_write),
         without_daemon(removed_heap_keeps_its_address_while_somebody_reads),
         without_daemon(sealed_heap_is_read_by_all_and_written_by_nobody),
+        without_daemon(memory_above_the_limit_is_told),
+        without_daemon(memory_above_the_limit_costs_connection_or_life_by_policy),
         without_daemon(kicked_process_loses_its_connection_or_its_life),
         without_daemon(who_looks_after_it_must_have_the_right),
         without_daemon(obituary_says_who_died_and_what_it_held),

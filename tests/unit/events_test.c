@@ -47,6 +47,21 @@ static void event_is_found_after_the_one_before(void **state)
     assert_null(events_after(&events, UINT64_MAX));
 }
 
+static void who_followed_an_earlier_daemon_goes_on(void **state)
+{
+    (void)state;
+    events_init(&events, 1000);
+    assert_null(events_after(&events, 0));
+    assert_null(events_after(&events, 17));
+    add(1);
+    assert_int_equal(events_after(&events, 0)->public.serial, 1001);
+    assert_int_equal(events_after(&events, 17)->public.pid, 1);
+    assert_null(events_after(&events, 1001));
+    for (int i = 2; i <= EVENTS_MAX + 1; i++)
+        add(i);
+    assert_int_equal(events_after(&events, 17)->public.pid, 2);
+}
+
 static void oldest_events_give_way(void **state)
 {
     uint64_t serial = 0;
@@ -81,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(event_is_found_after_the_one_before, setup),
+        cmocka_unit_test_setup(who_followed_an_earlier_daemon_goes_on, setup),
         cmocka_unit_test_setup(oldest_events_give_way, setup),
         cmocka_unit_test_setup(deed_names_who_did_it, setup),
     };

@@ -204,15 +204,82 @@ static void path_where_no_socket_can_be_is_refused_with_reason_and_remedy(void *
     expect_refusal("", -EINVAL, "is empty");
 }
 
+static void add(struct named_fds *fds, const char *name, int fd)
+{
+    assert_true(fd >= 0);
+    assert_int_equal(named_fds_add(fds, name, fd), 0);
+}
+
 static void without_a_service_manager_nothing_is_inherited(void **state)
 {
+    struct named_fds inherited = { 0 };
     struct listener listener, metrics;
 
     (void)state;
-    assert_int_equal(listener_inherit(&listener, &metrics), 0);
-    setenv("LISTEN_PID", "1", 1);       /* somebody else's */
-    setenv("LISTEN_FDS", "1", 1);
-    assert_int_equal(listener_inherit(&listener, &metrics), 0);
+    assert_int_equal(listener_inherit(&listener, &metrics, &inherited), 0);
+    assert_int_equal(listener.fd, -1);
+    assert_int_equal(metrics.fd, -1);
+}
+
+/* As an earlier daemon of the same path has left them with whoever keeps them. */
+static void own_sockets_come_back_with_their_locks_and_stay_ours(void **state)
+{
+    struct fixture *f = *state;
+    struct listener first, listener, metrics;
+    struct named_fds inherited = { 0 };
+    int client;
+
+    assert_int_equal(listener_open(&first, f->path, SOCK_SEQPACKET, -1), 0);
+    client = connect_to(f->path);
+    add(&inherited, "state", open("/dev/null", O_RDONLY | O_CLOEXEC));
+    add(&inherited, "socket", dup(first.lock));
+    add(&inherited, "socket", dup(first.fd));
+    listener_leave(&first);
+    assert_int_equal(access(f->path, F_OK), 0);
+
+    assert_int_equal(listener_inherit(&listener, &metrics, &inherited), 1);
+    assert_true(listener_is_ours(&listener));
+    assert_string_equal(listener.path, f->path);
+    assert_int_equal(inherited.count, 1);
+    assert_int_equal(metrics.fd, -1);
+    /* Who connected meanwhile waits in it, and nobody else can open one. */
+    assert_int_equal(listener_open(&first, f->path, SOCK_SEQPACKET, -1), -EADDRINUSE);
+    assert_int_equal(close(listener_accept(&listener)), 0);
+    close(client);
+    listener_close(&listener);
+    assert_int_equal(access(f->path, F_OK), -1);
+    named_fds_close(&inherited);
+}
+
+static void service_managers_sockets_are_not_ours_and_more_than_two_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct listener first, second, listener, metrics;
+    struct named_fds inherited = { 0 };
+    char path[80];
+
+    snprintf(path, sizeof(path), "%s2", f->path);
+    assert_int_equal(listener_open(&first, f->path, SOCK_SEQPACKET, -1), 0);
+    assert_int_equal(listener_open(&second, path, SOCK_STREAM, -1), 0);
+    add(&inherited, "shmserver.socket", dup(second.fd));
+    add(&inherited, "shmserver.socket", dup(first.fd));
+    assert_int_equal(listener_inherit(&listener, &metrics, &inherited), 1);
+    assert_false(listener_is_ours(&listener));
+    listener_close(&listener);
+    listener_close(&metrics);
+    assert_int_equal(access(f->path, F_OK), 0);
+
+    add(&inherited, "shmserver.socket", dup(first.fd));
+    add(&inherited, "shmserver.socket", dup(first.fd));
+    assert_int_equal(listener_inherit(&listener, &metrics, &inherited), -EINVAL);
+    listener_leave(&listener);
+    named_fds_close(&inherited);
+    add(&inherited, "metrics alone", dup(second.fd));
+    assert_int_equal(listener_inherit(&listener, &metrics, &inherited), -EINVAL);
+    listener_leave(&metrics);
+    named_fds_close(&inherited);
+    listener_close(&first);
+    listener_close(&second);
 }
 
 #define with_folder(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -228,6 +295,8 @@ int main(void)
         with_folder(missing_folder_is_an_error_in_words),
         with_folder(path_where_no_socket_can_be_is_refused_with_reason_and_remedy),
         with_folder(without_a_service_manager_nothing_is_inherited),
+        with_folder(own_sockets_come_back_with_their_locks_and_stay_ours),
+        with_folder(service_managers_sockets_are_not_ours_and_more_than_two_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

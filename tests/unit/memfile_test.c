@@ -18,6 +18,14 @@
 
 #include "shmserver/daemon/memfile.h"
 
+static int make(const char *name, uint64_t size, struct memfile *ret)
+{
+    struct memfile_label label = { .owner = 1000, .group = 100 };
+
+    snprintf(label.name, sizeof(label.name), "%s", name);
+    return memfile_create(&label, size, ret);
+}
+
 static void file_is_sealed_and_private(void **state)
 {
     const int seals = F_SEAL_GROW | F_SEAL_SHRINK;
@@ -25,7 +33,7 @@ static void file_is_sealed_and_private(void **state)
     struct stat st;
 
     (void)state;
-    assert_int_equal(memfile_create("sealed", LA_HEAP_MIN_SIZE + 1, &file), 0);
+    assert_int_equal(make("sealed", LA_HEAP_MIN_SIZE + 1, &file), 0);
     assert_int_equal(file.size, LA_HEAP_MIN_SIZE + (2 << 20));
     assert_int_equal(fcntl(file.fd, F_GET_SEALS) & seals, seals);
     assert_int_equal(fstat(file.fd, &st), 0);
@@ -42,11 +50,11 @@ static void two_heaps_have_two_addresses_and_one_that_is_kept_is_not_given_again
     struct memfile first, second, third;
 
     (void)state;
-    assert_int_equal(memfile_create("first", LA_HEAP_MIN_SIZE, &first), 0);
-    assert_int_equal(memfile_create("second", LA_HEAP_MIN_SIZE, &second), 0);
+    assert_int_equal(make("first", LA_HEAP_MIN_SIZE, &first), 0);
+    assert_int_equal(make("second", LA_HEAP_MIN_SIZE, &second), 0);
     assert_true(second.address >= first.address + first.size || second.address + second.size <= first.address);
     memfile_close(&first, true);
-    assert_int_equal(memfile_create("third", LA_HEAP_MIN_SIZE, &third), 0);
+    assert_int_equal(make("third", LA_HEAP_MIN_SIZE, &third), 0);
     assert_int_not_equal(third.address, first.address);
     memfile_close(&second, false);
     memfile_close(&third, false);
@@ -58,7 +66,7 @@ static void every_client_gets_a_description_of_its_own(void **state)
     int a, b;
 
     (void)state;
-    assert_int_equal(memfile_create("shared", LA_HEAP_MIN_SIZE, &file), 0);
+    assert_int_equal(make("shared", LA_HEAP_MIN_SIZE, &file), 0);
     a = memfile_reopen(&file, false);
     b = memfile_reopen(&file, false);
     assert_true(a >= 0 && b >= 0);
@@ -77,9 +85,9 @@ static void wrong_sizes_and_names_are_refused(void **state)
     struct memfile file;
 
     (void)state;
-    assert_int_equal(memfile_create("small", LA_HEAP_MIN_SIZE - 1, &file), -EINVAL);
-    assert_int_equal(memfile_create("large", UINT64_MAX, &file), -EINVAL);
-    assert_int_equal(memfile_create("with/slash", LA_HEAP_MIN_SIZE, &file), -EINVAL);
+    assert_int_equal(make("small", LA_HEAP_MIN_SIZE - 1, &file), -EINVAL);
+    assert_int_equal(make("large", UINT64_MAX, &file), -EINVAL);
+    assert_int_equal(make("with/slash", LA_HEAP_MIN_SIZE, &file), -EINVAL);
 }
 
 static char registry[] = "/tmp/memfile-test-XXXXXX";
@@ -104,7 +112,7 @@ static void sealed_file_can_be_written_by_no_descriptor(void **state)
     int fd;
 
     (void)state;
-    assert_int_equal(memfile_create("name", LA_HEAP_MIN_SIZE, &file), 0);
+    assert_int_equal(make("name", LA_HEAP_MIN_SIZE, &file), 0);
     fd = memfile_reopen(&file, false);
     p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     assert_true(p != MAP_FAILED);
@@ -125,7 +133,7 @@ static void descriptor_for_reading_cannot_be_mapped_for_writing(void **state)
     int fd;
 
     (void)state;
-    assert_int_equal(memfile_create("name", LA_HEAP_MIN_SIZE, &file), 0);
+    assert_int_equal(make("name", LA_HEAP_MIN_SIZE, &file), 0);
     fd = memfile_reopen(&file, true);
     assert_true(fd >= 0);
     assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
@@ -140,6 +148,70 @@ static void descriptor_for_reading_cannot_be_mapped_for_writing(void **state)
     memfile_close(&file, false);
 }
 
+static void file_that_comes_back_is_known_by_what_the_kernel_says_of_it(void **state)
+{
+    struct memfile file, again;
+    struct memfile_label label;
+    uintptr_t address;
+    uint64_t size;
+    int fd, other;
+
+    (void)state;
+    assert_int_equal(make("known", LA_HEAP_MIN_SIZE, &file), 0);
+    fd = memfile_examine(file.fd, &label, &size, &address);
+    assert_true(fd >= 0 && fd != file.fd);
+    assert_string_equal(label.name, "known");
+    assert_int_equal(label.owner, 1000);
+    assert_int_equal(label.group, 100);
+    assert_true(size == file.size && address == file.address);
+    assert_true(memfile_is(&file, fd));
+    /* One that was sealed, too. */
+    assert_int_equal(memfile_seal(&file), 0);
+    other = memfile_examine(file.fd, &label, &size, &address);
+    assert_true(other >= 0);
+    close(other);
+    /* The address is claimed once, by who has it last. */
+    memfile_close(&file, true);
+    assert_int_equal(memfile_adopt(fd, size, address, &again), 0);
+    memfile_close(&again, false);
+    assert_int_equal(memfile_adopt(memfd_create("x", MFD_CLOEXEC), size, address, &again), -EINVAL);
+}
+
+static void files_that_anybody_could_have_made_are_refused(void **state)
+{
+    const int seals = F_SEAL_GROW | F_SEAL_SHRINK;
+    const char *label_like_ours = "liballoc:name:0:0:410000000000";
+    struct memfile_label label;
+    uintptr_t address;
+    uint64_t size;
+    int fd;
+
+    (void)state;
+    assert_int_equal(memfile_examine(0, &label, &size, &address), -EPERM);
+    assert_int_equal(memfile_examine(-1, &label, &size, &address), -EPERM);
+    fd = memfd_create("liballoc:name", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(fchmod(fd, 0600), 0);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+    assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* the label */
+    close(fd);
+    fd = memfd_create(label_like_ours, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(fchmod(fd, 0600), 0);
+    assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* no seals: it may shrink */
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+    assert_int_equal(fchmod(fd, 0666), 0);
+    assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* open to others */
+    assert_int_equal(fchmod(fd, 0600), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(fchown(fd, 1000, 1000), 0);
+        assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* another user's */
+        assert_int_equal(fchown(fd, 0, 0), 0);
+    }
+    /* Then it is as good as ours: who can make it is our user, and could be the daemon. */
+    close(memfile_examine(fd, &label, &size, &address));
+    assert_int_equal(address, 0x410000000000);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +221,8 @@ int main(void)
         cmocka_unit_test(sealed_file_can_be_written_by_no_descriptor),
         cmocka_unit_test(descriptor_for_reading_cannot_be_mapped_for_writing),
         cmocka_unit_test(wrong_sizes_and_names_are_refused),
+        cmocka_unit_test(file_that_comes_back_is_known_by_what_the_kernel_says_of_it),
+        cmocka_unit_test(files_that_anybody_could_have_made_are_refused),
     };
 
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -17,7 +17,7 @@ static struct quota quota;
 
 static int setup(void **state)
 {
-    const struct quota_limits limits = { .clients = 2, .heaps = 3, .bytes = 1000, .requests = 10 };
+    const struct quota_limits limits = { .clients = 2, .heaps = 3, .bytes = 1000, .requests = 10, .committed = UINT64_MAX };
 
     (void)state;
     quota_init(&quota, &limits);
@@ -136,6 +136,26 @@ static void requests_above_the_limit_wait(void **state)
     assert_in_range(n, 90, 111);
 }
 
+static void memory_is_watched_while_anybody_has_a_limit(void **state)
+{
+    struct quota_limits limits;
+
+    (void)state;
+    assert_false(quota_watches_memory(&quota));
+    assert_int_equal(quota_take_client(&quota, 1), 0);
+    limits = quota_limits_of(&quota, 1);
+    limits.committed = 5;
+    assert_int_equal(quota_set_limits(&quota, 1, &limits), 0);
+    assert_true(quota_watches_memory(&quota));
+    assert_false(quota_is_over(&quota, 1));
+    assert_true(quota_set_over(&quota, 1, true));
+    assert_false(quota_set_over(&quota, 1, true));      /* told once */
+    assert_true(quota_is_over(&quota, 1));
+    assert_true(quota_set_over(&quota, 1, false));
+    assert_false(quota_set_over(&quota, 2, true));      /* nobody knows him */
+    quota_give_client(&quota, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,6 +164,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refusal_is_remembered, setup, teardown),
         cmocka_unit_test_setup_teardown(limits_of_one_user_are_his_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_above_the_limit_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_is_watched_while_anybody_has_a_limit, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,7 +39,7 @@ static int teardown(void **state)
 {
     (void)state;
     assert_true(registry_is_valid(&registry));
-    registry_deinit(&registry);
+    registry_deinit(&registry, false);
     assert_true(list_is_empty(&quota.users));
     return unlink(addresses);
 }
@@ -188,6 +188,93 @@ static void peer_that_left_nothing_settles_at_once(void **state)
     assert_int_equal(reaper_run(&registry, 1000), -1);
 }
 
+/* ---- another daemon ---- */
+
+static void become_the_next_daemon(struct state *state, struct named_fds *files)
+{
+    int fd = dup(state->fd);
+
+    assert_int_equal(registry_copy_files(&registry, files), 0);
+    registry_deinit(&registry, true);
+    assert_true(list_is_empty(&quota.users));
+    state_close(state);
+    assert_int_equal(state_open(state, fd), 0);
+    registry_init(&registry, &quota, 1);        /* also where less is allowed now */
+    registry.state = state;
+}
+
+static void next_daemon_has_the_same_heaps(void **unused)
+{
+    const struct acl acl = { .owner = 1001, .group = 7, .mode = 0640 };
+    struct named_fds files = { 0 };
+    struct la_heap *heap;
+    struct segment *segment, *again;
+    struct state state;
+    uintptr_t address;
+    uint64_t id;
+
+    (void)unused;
+    assert_int_equal(state_open(&state, -1), 0);
+    registry.state = &state;
+    make("a");
+    assert_int_equal(registry_create(&registry, "b", SIZE, 99, 1000, 100, &segment), 0);
+    assert_int_equal(registry_set_acl(segment, &acl), 0);
+    id = segment->id;
+    address = segment->file.address;
+    make("gone");
+    registry_remove(registry_find(&registry, "gone"));
+    registry_remove(registry_find(&registry, "a"));
+    assert_true(registry_release(registry_find_id(&registry, registry_after(&registry, 0)->id)));
+    make("a");
+
+    become_the_next_daemon(&state, &files);
+    assert_int_equal(registry_restore(&registry, &files), 2);
+    assert_int_equal(files.count, 0);
+    assert_null(registry_find(&registry, "gone"));      /* nobody used it */
+    segment = registry_find(&registry, "b");
+    assert_non_null(segment);
+    assert_true(segment->id == id && segment->file.address == address);
+    assert_memory_equal(&segment->acl, &acl, sizeof(acl));
+    assert_int_equal(view_open(segment, &heap), 0);
+    assert_true(segment->serial < registry_find(&registry, "a")->serial);
+    assert_int_equal(quota_count_heap(&quota, 1001, 0), 0);
+    quota_give_heap(&quota, 1001, 0);
+    registry.max = MAX_SEGMENTS;
+    assert_int_equal(registry_create(&registry, "b", SIZE, 99, 1001, 100, &again), 0);
+    assert_ptr_equal(again, segment);
+    make("next");
+    assert_true(registry_is_valid(&registry));
+    named_fds_close(&files);
+    registry_deinit(&registry, false);
+    state_close(&state);
+}
+
+static void file_and_record_without_each_other_are_forgotten(void **unused)
+{
+    struct named_fds files = { 0 };
+    struct state state;
+    char name[64];
+
+    (void)unused;
+    assert_int_equal(state_open(&state, -1), 0);
+    registry.state = &state;
+    make("no-file");
+    snprintf(name, sizeof(name), "heap-%016lx", (unsigned long)make("no-record")->id);
+    state_drop(&state, STATE_HEAP, registry_find(&registry, "no-record")->id);
+    make("damaged");
+    become_the_next_daemon(&state, &files);
+    assert_int_equal(files.count, 3);
+    close(files.list[0].fd);
+    named_fds_take_at(&files, 0);
+    /* What the store gives back is believed only as far as it can be checked. */
+    assert_int_equal(dup2(0, files.list[1].fd), files.list[1].fd);
+    assert_int_equal(registry_restore(&registry, &files), 0);
+    assert_int_equal(files.count, 0);
+    assert_null(state_next(&state, STATE_HEAP, NULL));
+    named_fds_close(&files);
+    state_close(&state);
+}
+
 #define with_registry(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -201,6 +288,8 @@ int main(void)
         with_registry(segment_lives_while_a_peer_holds_it),
         with_registry(more_segments_than_views_can_all_be_looked_into),
         with_registry(peer_that_left_nothing_settles_at_once),
+        with_registry(next_daemon_has_the_same_heaps),
+        with_registry(file_and_record_without_each_other_are_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

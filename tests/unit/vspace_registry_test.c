@@ -128,6 +128,34 @@ static void full_arena_is_an_error_until_a_claim_ends(void **state)
     claim(100 * GiB, "c");
 }
 
+static void known_range_is_claimed_again_under_another_name(void **state)
+{
+    uintptr_t kept = claim(GiB, "first"), other = claim(GiB, "other"), found;
+    size_t size;
+
+    (void)state;
+    assert_int_equal(la_vspace_claim_at(kept, GiB, "second"), 0);
+    assert_int_equal(vspace_find_claim("first", &found, &size), -ENOENT);
+    assert_int_equal(vspace_find_claim("second", &found, &size), 0);
+    assert_true(found == kept && size == GiB);
+    /* One claim, not two. */
+    assert_int_equal(la_vspace_unclaim(kept), 0);
+    assert_int_equal(la_vspace_unclaim(kept), -ENOENT);
+    /* Also when nobody has it any more. */
+    assert_int_equal(la_vspace_claim_at(kept, GiB, "third"), 0);
+    assert_int_equal(vspace_find_claim("third", &found, &size), 0);
+
+    /* What touches another claim, or its guard, is not ours. */
+    assert_int_equal(la_vspace_claim_at(other, GiB + LA_VSPACE_GRANULE, "longer"), -EEXIST);
+    assert_int_equal(la_vspace_claim_at(other + LA_VSPACE_GRANULE, GiB, "shifted"), -EEXIST);
+    assert_int_equal(la_vspace_claim_at(other + GiB, GiB, "in the guard"), -EEXIST);
+    assert_int_equal(la_vspace_claim_at(other, 0, "zero"), -EINVAL);
+    assert_int_equal(la_vspace_claim_at(other + 1, GiB, "crooked"), -EINVAL);
+    assert_int_equal(la_vspace_claim_at(GiB, GiB, "outside"), -EINVAL);
+    assert_int_equal(la_vspace_claim_at(other, GiB, ""), -EINVAL);
+    assert_int_equal(vspace_find_claim("other", &found, &size), 0);
+}
+
 static void bad_requests_are_refused(void **state)
 {
     uintptr_t address = 7;
@@ -433,6 +461,7 @@ int main(void)
         TEST(claim_outlives_its_process),
         TEST(given_back_address_is_used_again_only_after_a_round),
         TEST(full_arena_is_an_error_until_a_claim_ends),
+        TEST(known_range_is_claimed_again_under_another_name),
         TEST(bad_requests_are_refused),
         TEST(processes_that_claim_at_once_get_ranges_apart),
         TEST(killed_claimer_leaves_a_working_registry),

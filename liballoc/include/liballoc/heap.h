@@ -118,6 +118,15 @@ LA_API int la_heap_format(int fd, size_t size, uintptr_t address, const char *na
  */
 LA_API int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret);
 
+/**
+ * la_heap_descriptor() - a duplicate of the descriptor that a heap is attached through: shows another process that this one has it
+ * @id: la_heap_info.id
+ *
+ * It stands for the same open file description: this process counts as attached until it is closed, so close it soon.
+ * Return: a descriptor, close-on-exec; -ENOENT (no heap of that id is attached here), or another errno.
+ */
+LA_API int la_heap_descriptor(uint64_t id);
+
 /* What is known of a heap. */
 struct la_heap_info {
     size_t struct_size;         /* in: sizeof(struct la_heap_info) of the caller */
@@ -148,6 +157,14 @@ struct la_heap_process {
 
 /** la_heap_processes() - fill up to @max records; Return: number of attached processes, or a negative errno. */
 LA_API int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t max);
+
+/**
+ * la_heap_holder() - which process holds the block around an address (LA_HELD, or between two steps of a publish or take)
+ * @ret: set on success, untouched on failure. As it was when it was looked at: the block may have gone elsewhere since
+ *
+ * Return: 0; -ENOENT (nobody: it is free, or kept by the heap); -EINVAL (not in the heap).
+ */
+LA_API int la_heap_holder(struct la_heap *heap, const void *address, struct la_heap_process *ret);
 
 /**
  * la_heap_chain() - the heap's chain in this process, for la_chain_*() and la_default_set()

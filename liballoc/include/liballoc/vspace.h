@@ -42,6 +42,15 @@ LA_BEGIN_DECLS
  */
 LA_API int la_vspace_claim(size_t size, const char *name, uintptr_t *ret);
 
+/**
+ * la_vspace_claim_at() - register a range that is known already: of a segment that has outlived who claimed it
+ * @address, @size: multiples of LA_VSPACE_GRANULE, inside one arena
+ * @name:  as for la_vspace_claim(). A claim of exactly this range is taken over: it gets this name
+ *
+ * Return: 0, -EEXIST (another claim touches the range), -EINVAL, or an errno of the registry as for la_vspace_claim().
+ */
+LA_API int la_vspace_claim_at(uintptr_t address, size_t size, const char *name);
+
 /** la_vspace_unclaim() - forget a claim; @address as la_vspace_claim() gave it. Return: 0, -ENOENT or an errno. */
 LA_API int la_vspace_unclaim(uintptr_t address);
 

@@ -11,6 +11,9 @@
  * those that nobody is attached to, seals their files against shrinking, and frees what a dead process held.
  * Leave the connection open while you are attached: its end tells the daemon when to look.
  *
+ * A daemon that dies is started again, with all heaps (shmserver(8)): a call that gets no answer connects to the next one, tells it which heaps are
+ * attached, and asks again, for about a second. What is attached never waits for any of this.
+ *
  * Threads: every call may be made from every thread; one request at a time is on its way.
  * Fork: a child does not share its parent's connection (it is closed there, calls answer -ECHILD); it makes its own.
  * Errors: 0 or a negative errno, with a sentence in la_last_error() that names the path or heap and the remedy.
@@ -61,7 +64,7 @@ LA_API struct shms_client *shms_disconnect(struct shms_client *client);
  * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
  * -EACCES (it is another user's, see shms_heap_set_acl()), -EROFS (it is sealed, and not to be read only),
  * -EDQUOT (this user's share of heaps or bytes is used up), those of la_heap_attach(), -ENOTCONN (the daemon is
- * gone: connect again), -ECHILD, -ETIMEDOUT, ...
+ * gone and none has come in its place, or this process was kicked), -ECHILD, -ETIMEDOUT, ...
  */
 LA_API int shms_heap_open(struct shms_client *client, const char *name, size_t size, unsigned flags,
                           struct la_heap **ret);
@@ -174,6 +177,7 @@ struct shms_quota {
     uint32_t clients, max_clients;      /* connections */
     uint32_t heaps, max_heaps;
     uint32_t max_requests;      /* per second; more wait, with a second's worth in advance; 0: any number */
+    uint64_t max_committed;     /* memory above which there is an event, and what shmserver --over-committed says; UINT64_MAX: none; to set: 0: as it is */
 };
 
 /** shms_quotas() - call @each for every user that the daemon knows (root and the daemon's user see all of them, others themselves), by user
@@ -182,7 +186,7 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
 
 /**
  * shms_quota_set() - set the limits of one user
- * @quota: uid and the four limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX) stay as they are; what he has beyond a lower limit he keeps
+ * @quota: uid and the five limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX, max_committed: 0) stay as they are; what he has beyond a lower limit he keeps
  *
  * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old), ...
  */
@@ -206,6 +210,7 @@ enum shms_event_kind {
     SHMS_EVENT_REFUSED = 6,     /* a request, for want of rights or for a limit */
     SHMS_EVENT_DIED = 7,        /* a process that was attached: its obituary; pid as it saw itself, uid unknown */
     SHMS_EVENT_KICKED = 8,      /* a process */
+    SHMS_EVENT_COMMITTED = 9,   /* the heaps of user uid have more memory than max_committed: bytes */
 };
 
 /* Something that happened. Fields are only ever appended. */
@@ -236,7 +241,8 @@ LA_API int shms_events(struct shms_client *client, uint64_t after, void (*each)(
 /**
  * shms_kick() - end the connections of a process
  * @pid:  as the daemon sees it
- * @kill: end the process as well, by SIGKILL. Else it stays attached: memory that is mapped cannot be called back
+ * @kill: end the process as well, by SIGKILL. Else it stays attached: memory that is mapped cannot be called back. Its library does not
+ *        connect again; the process may
  *
  * Return: 0, -ESRCH (it has no connection), -EPERM (of another user: only root and the daemon's user may; or the daemon may not kill it),
  * -EINVAL (it is this process), -EOPNOTSUPP (the daemon is too old).
