@@ -9,7 +9,8 @@
  * I2  dirty_bytes is the sum of macro_bytes() over free_dirty.
  * I3  The pages of an abandoned macro block have chain == orphan and fast_chain == NULL.
  *
- * Locking: everything under source->lock, but the call to ops.acquire, which runs under grow_lock alone.
+ * Locking: everything under source->lock, but the call to ops.acquire, which runs under source->grow_lock alone: one source's slow driver
+ * (a registration takes seconds) holds up nobody who grows another.
  */
 #include "core/source.h"
 
@@ -28,8 +29,6 @@
 #include "core/remote_free.h"
 #include "core/segment.h"
 #include "os/os.h"
-
-static struct la_lock grow_lock = LOCK_INIT(RANK_GROW);
 
 enum { FIRST_SEGMENT = 64 << 20, SMALLEST_SEGMENT = 4 << 20, LARGEST_SEGMENT = 1 << 30 };
 
@@ -83,6 +82,7 @@ static struct la_chain default_orphan = { .bins = default_orphan.fast, .kind = C
 
 struct la_source la_default_source = {
     .lock = LOCK_INIT(RANK_SOURCE),
+    .grow_lock = LOCK_INIT(RANK_GROW),
     .ops = { .struct_size = sizeof(struct la_source_ops), .name = "anonymous memory", .acquire = anon_acquire,
              .release = anon_release, .purge = anon_purge },
     .next_segment = FIRST_SEGMENT,
@@ -271,11 +271,13 @@ static bool plan_growth(struct la_source *source, size_t payload, size_t *min, s
 static struct la_segment *acquire_segment(struct la_source *source, size_t min, size_t wanted)
 {
     struct la_range range = { NULL, 0 };
+    unsigned failures = error_count();
     struct la_segment *segment;
     int r = source->ops.acquire(source->self, min, wanted, &range);
 
     if (r < 0) {
-        if (source != &la_default_source)
+        /* Who knows more has said so: which limit it is, and the remedy. */
+        if (error_count() == failures)
             la_fail(r, "source %s has no %zu bytes to give", source->ops.name, min);
         return NULL;
     }
@@ -289,7 +291,7 @@ static struct la_segment *acquire_segment(struct la_source *source, size_t min, 
     return NULL;
 }
 
-/* Under grow_lock, so that two threads cannot pass the limit together. */
+/* Under source->grow_lock, so that two threads cannot pass the limit together. */
 static bool grow_alone(struct la_source *source, size_t payload)
 {
     struct la_segment *segment;
@@ -317,9 +319,9 @@ static bool grow(struct la_source *source, size_t payload)
 
     if (source->fixed || payload > SIZE_MAX / 2)
         return false;
-    lock_take(&grow_lock);
+    lock_take(&source->grow_lock);
     ok = grow_alone(source, payload);
-    lock_give(&grow_lock);
+    lock_give(&source->grow_lock);
     return ok;
 }
 
@@ -725,7 +727,7 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
         la_meta_free(orphan, sizeof(*orphan));
         return la_fail(-ENOMEM, "no memory for a source");
     }
-    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .self = self, .orphan = orphan,
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .self = self, .orphan = orphan,
                                   .next_segment = SMALLEST_SEGMENT };
     memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
     *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
@@ -775,13 +777,10 @@ void source_fork_done(struct la_source *source, bool child)
     if (!source->forking)
         return;
     source->forking = false;
-    if (child)
+    if (child) {
         lock_reset(&source->lock);
-    else
+        lock_reset(&source->grow_lock);     /* not taken for the fork: whoever grows may be long in a driver */
+    } else {
         lock_give(&source->lock);
-}
-
-void source_fork_child(void)
-{
-    lock_reset(&grow_lock);
+    }
 }

@@ -241,6 +241,7 @@ struct la_chain {
 /* Source: macro blocks for chains. Everything under its lock. */
 struct la_source {
     struct la_lock lock;
+    struct la_lock grow_lock;                   /* held, alone, while its owner is asked for memory */
     struct la_source_ops ops;
     void *self;
     struct la_segment *segments;
