@@ -207,10 +207,12 @@ static struct map_answer answer_for(struct seg_supply *s, const struct map_recor
 {
     const struct seg_extent *e = &record->extent;
     struct map_answer a = { .base = (uintptr_t)e->base, .size = e->size, .page_size = e->page_size, .file_offset = e->offset, .supply = s,
-                            .capabilities = e->capabilities, .node = e->node, .fd = e->fd, .key_count = s->registrar_count };
+                            .capabilities = e->capabilities, .node = e->node, .fd = e->fd };
 
-    memcpy(a.registrars, s->registrars, sizeof(a.registrars));
-    memcpy(a.keys, keys, s->registrar_count * sizeof(*keys));
+    for (unsigned i = 0; i < s->registrar_count; i++) {
+        a.keys[i] = (struct map_key){ s->registrars[i], keys[i].local, keys[i].remote, keys[i].device };
+        a.handles[i] = keys[i].handle;
+    }
     return a;
 }
 

@@ -81,7 +81,7 @@ static void put_window(void *p)
 struct map_record *map_record_new(void)
 {
     struct map_record *record = NULL;
-    uint32_t sequence;
+    uint64_t sequence;
 
     vspace_lock();
     if (free_records || slab_of(sizeof(*record), put_record)) {
@@ -310,21 +310,21 @@ void map_hide(struct map_record *record)
     atomic_thread_fence(memory_order_release);
 }
 
-static inline bool is_same(struct map_record *record, uint32_t sequence)
+static inline bool is_same(struct map_record *record, uint64_t sequence)
 {
     atomic_thread_fence(memory_order_acquire);
     return atomic_load_explicit(&record->sequence, memory_order_relaxed) == sequence;
 }
 
 /* Is @address in the record, and shown? *sequence: for is_same() when all is copied. */
-static inline bool covers(struct map_record *record, uintptr_t address, uint32_t *sequence)
+static inline bool covers(struct map_record *record, uintptr_t address, uint64_t *sequence)
 {
     *sequence = atomic_load_explicit(&record->sequence, memory_order_acquire);
     return !(*sequence & 1) && address - __atomic_load_n(&record->answer.base, __ATOMIC_RELAXED) <
                                    __atomic_load_n(&record->answer.size, __ATOMIC_RELAXED);
 }
 
-static NOINLINE struct map_record *find_in_window(struct window *w, uintptr_t address, uint32_t *sequence)
+static NOINLINE struct map_record *find_in_window(struct window *w, uintptr_t address, uint64_t *sequence)
 {
     for (; w; w = atomic_load_explicit(&w->next, memory_order_acquire))
         for (unsigned i = 0; i < WINDOW_RECORDS; i++) {
@@ -336,7 +336,7 @@ static NOINLINE struct map_record *find_in_window(struct window *w, uintptr_t ad
     return NULL;
 }
 
-static inline struct map_record *find(uintptr_t address, uint32_t *sequence)
+static inline struct map_record *find(uintptr_t address, uint64_t *sequence)
 {
     struct leaf *leaf;
     uintptr_t entry;
@@ -367,11 +367,14 @@ static COLD int fail_to_match(const void *address)
 /* Where @registrar stands; -1: nowhere. Eight at most, the first nearly always. */
 static inline int index_of(struct map_record *record, const struct seg_registrar *registrar)
 {
-    uint32_t count = WORD(record, key_count);
+    for (int i = 0; i < SEG_REGISTRARS_MAX; i++) {
+        const struct seg_registrar *there = WORD(record, keys[i].registrar);
 
-    for (uint32_t i = 0; i < MIN(count, (uint32_t)SEG_REGISTRARS_MAX); i++)
-        if (WORD(record, registrars[i]) == registrar)
-            return (int)i;
+        if (there == registrar && there)
+            return i;
+        if (!there)
+            break;
+    }
     return -1;
 }
 
@@ -379,7 +382,7 @@ int seg_key_of(const void *address, const struct seg_registrar *registrar, struc
 {
     for (;;) {
         struct seg_key_here key = { 0 };
-        uint32_t sequence;
+        uint64_t sequence;
         struct map_record *record = find((uintptr_t)address, &sequence);
         size_t offset;
         int i;
@@ -409,7 +412,7 @@ int seg_key_of(const void *address, const struct seg_registrar *registrar, struc
 static bool read_answer(uintptr_t address, struct map_answer *ret)
 {
     for (;;) {
-        uint32_t sequence;
+        uint64_t sequence;
         struct map_record *record = find(address, &sequence);
 
         if (!record)
@@ -443,10 +446,14 @@ int seg_find(const void *address, struct seg_location *ret)
     l = (struct seg_location){ .struct_size = size, .supply = answer.supply, .base = (void *)answer.base, .size = answer.size,
                                .page_size = answer.page_size, .offset = (uintptr_t)address - answer.base,
                                .capabilities = answer.capabilities, .node = answer.node, .fd = answer.fd,
-                               .generation = answer.generation, .key_count = answer.key_count };
+                               .generation = answer.generation };
     l.file_offset = answer.fd >= 0 ? answer.file_offset + l.offset : 0;
-    memcpy(l.registrars, answer.registrars, sizeof(l.registrars));
-    memcpy(l.keys, answer.keys, sizeof(l.keys));
+    for (; l.key_count < SEG_REGISTRARS_MAX && answer.keys[l.key_count].registrar; l.key_count++) {
+        const struct map_key *key = &answer.keys[l.key_count];
+
+        l.registrars[l.key_count] = key->registrar;
+        l.keys[l.key_count] = (struct seg_key){ key->local, key->remote, key->device, answer.handles[l.key_count] };
+    }
     memset(ret, 0, size);
     memcpy(ret, &l, MIN(size, sizeof(l)));
     return 0;

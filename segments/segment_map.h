@@ -12,23 +12,30 @@
 
 enum { MAP_GRANULE_SHIFT = 21, MAP_LEAF_SHIFT = 34, MAP_ADDRESS_BITS = 48 };
 
-/* What lookups copy, word by word; changed only while the record is hidden. */
+/* A registrar's key, but for the handle, which devices and peers have no use for. */
+struct map_key {
+    struct seg_registrar *registrar;    /* NULL: no more keys */
+    uint64_t local, remote, device;
+};
+
+/* What lookups copy, word by word; changed only while the record is hidden. What seg_key_of() needs of the first registrar comes first. */
 struct map_answer {
     uintptr_t base;
-    size_t size, page_size;
+    size_t size;
     uint64_t generation;
+    struct map_key keys[SEG_REGISTRARS_MAX];
+    size_t page_size;
     uint64_t file_offset;
     struct seg_supply *supply;
     uint32_t capabilities;
     int32_t node, fd;
-    uint32_t key_count;
-    struct seg_registrar *registrars[SEG_REGISTRARS_MAX];
-    struct seg_key keys[SEG_REGISTRARS_MAX];
+    uint32_t reserved;
+    void *handles[SEG_REGISTRARS_MAX];
 };
 
 /* One extent. Its memory is used for records only, so that a late reader reads some record. */
 struct map_record {
-    _Atomic(uint32_t) sequence;     /* even: shown; odd: hidden */
+    _Alignas(64) _Atomic(uint64_t) sequence;        /* even: shown; odd: hidden */
     struct map_answer answer;
     struct seg_extent extent;       /* the rest is the supply's, under its lock */
     struct seg_key keys[SEG_REGISTRARS_MAX];
@@ -37,6 +44,8 @@ struct map_record {
     uint32_t attached;              /* registrars that have attached, of the first key_count */
     bool quarantined;
 };
+
+_Static_assert(offsetof(struct map_record, answer.keys[1]) == 64, "a key is found in one cache line");
 
 /* Hidden, all else zero; NULL: out of memory. */
 struct map_record *map_record_new(void);

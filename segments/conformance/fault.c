@@ -92,6 +92,15 @@ static int acquire_honestly(struct fault_source *source, const struct seg_ask *a
     return r;
 }
 
+/* Where nothing is, now. */
+static void *unmapped(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    munmap(p, size);
+    return p;
+}
+
 /* What is given wrongly is made of nothing, so that nothing is to be given back. */
 static int acquire_wrongly(struct fault_source *source, const struct seg_ask *ask, struct seg_extent *ret)
 {
@@ -110,7 +119,7 @@ static int acquire_wrongly(struct fault_source *source, const struct seg_ask *as
         ret->size = (ask->wanted_size + size - 1) / size * size + 2 * size;
         break;
     case SEG_FAULT_UNMAPPED:
-        ret->base = (void *)((uintptr_t)1 << 46);       /* nobody maps there */
+        ret->base = unmapped(ret->size);
         break;
     case SEG_FAULT_MISALIGNED:
         ret->base = page + 64;

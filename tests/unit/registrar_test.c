@@ -72,11 +72,13 @@ static void lock_and_unlock(void *arg)
 
 static void locked_memory_is_locked_until_it_goes_back(void **state)
 {
-    int status = run_in_child(lock_and_unlock, NULL);
+    int status = SANITIZED ? CANNOT : run_in_child(lock_and_unlock, NULL);      /* a sanitizer makes mlock() do nothing */
 
     (void)state;
-    if (status == CANNOT)
+    if (status == CANNOT) {
+        print_message("mlock() does nothing under a sanitizer, or the limit is below 1 MiB\n");
         skip();
+    }
     assert_int_equal(status, 0);
 }
 
@@ -118,7 +120,7 @@ static void limit_of_locked_memory_is_named_with_its_remedy(void **state)
 {
     (void)state;
     if (SANITIZED)
-        skip();     /* a sanitizer makes mlock() do nothing */
+        skip();     /* as above */
     assert_int_equal(run_in_child(lock_too_much, NULL), 0);
 }
 

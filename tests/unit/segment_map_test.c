@@ -22,14 +22,14 @@
 static struct map_record *show(uintptr_t base, size_t size)
 {
     struct map_record *record = map_record_new();
-    struct map_answer answer = { .base = base, .size = size, .key_count = 1, .fd = -1, .registrars = { (void *)0x10 } };
+    struct map_answer answer = { .base = base, .size = size, .fd = -1 };
 
     assert_non_null(record);
     if (map_enter(record, base, size) < 0) {
         map_record_free(record);
         return NULL;
     }
-    answer.keys[0] = (struct seg_key){ .local = base, .remote = base + 1, .device = base + 2 };
+    answer.keys[0] = (struct map_key){ .registrar = (void *)0x10, .local = base, .remote = base + 1, .device = base + 2 };
     map_show(record, &answer);
     return record;
 }

@@ -47,7 +47,7 @@ enum seg_fault {
     SEG_FAULT_SLOW,             /* .wait is called, then all is well */
     SEG_FAULT_SHORT,            /* acquire: one page less than min_size */
     SEG_FAULT_LONG,             /* acquire: says two pages more than it was asked for and has */
-    SEG_FAULT_UNMAPPED,         /* acquire: the last page of what it gives is not mapped */
+    SEG_FAULT_UNMAPPED,         /* acquire: what it gives is not mapped */
     SEG_FAULT_MISALIGNED,       /* acquire: the base is 64 bytes behind a page */
     SEG_FAULT_NULL,             /* acquire: says all is well and gives nothing */
     SEG_FAULT_AGAIN,            /* acquire: what is out already */
