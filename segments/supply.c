@@ -257,6 +257,8 @@ int seg_supply_destroy(struct seg_supply *s)
         return r;
     supply_retry(s);
     unlock(s);
+    if (s->is_default)
+        return la_fail(-EBUSY, "supply %s is the default: malloc's blocks lie in it", s->name);
     /* With its source go the extents that chains had; what is left was taken without one, or is quarantined. */
     r = la_source_destroy(s->source);
     if (r < 0)

@@ -42,6 +42,7 @@ struct seg_supply {
     char last_source[32], reason[256];
     char name[32];
     struct la_source *source;
+    bool is_default;
     struct la_list all;                 /* of all supplies, for fork */
 };
 

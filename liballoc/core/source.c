@@ -5,7 +5,7 @@
  * blocks, owned by the source's orphan chain, until a thread that needs their size class adopts the whole macro block (R6).
  * Free macro blocks are kept resident or purged as policy.c decides.
  *
- * I1  m->state tells the list: FREE on free_dirty or free_clean, ABANDONED on abandoned, OWNED and RUN on none of the source's.
+ * I1  m->state tells the list: FREE on free_dirty or free_clean, ABANDONED on abandoned, OWNED, RUN and RETIRED on none of the source's.
  * I2  dirty_bytes is the sum of macro_bytes() over free_dirty.
  * I3  The pages of an abandoned macro block have chain == orphan and fast_chain == NULL.
  *
@@ -282,7 +282,7 @@ static struct la_segment *acquire_segment(struct la_source *source, size_t min, 
         return NULL;
     }
     /* A shorter one would be cut into smaller slices, which only user buffers have. */
-    segment = range.size < min ? NULL : segment_init(range.base, range.size, source == &la_default_source, 0, NULL);
+    segment = range.size < min ? NULL : segment_init(range.base, range.size, source->ops.acquire == anon_acquire, 0, NULL);
     if (segment)
         return segment;
     la_fail(-ENOMEM, "source %s gave %zu bytes where at least %zu were asked for", source->ops.name, range.size, min);
@@ -689,6 +689,45 @@ struct la_source *la_source_default(void)
     return &la_default_source;
 }
 
+/* Free macro blocks of the old kind are not handed out any more: their addresses stay, their memory goes. Under the lock. */
+static void retire_free(struct la_source *source)
+{
+    trim(source);
+    while (source->free_dirty || source->free_clean) {
+        struct la_macro *m = source->free_dirty ? source->free_dirty : source->free_clean;
+
+        free_drop(source, m);
+        m->state = MACRO_RETIRED;
+    }
+}
+
+static bool ops_are_usable(const struct la_source_ops *ops)
+{
+    return ops && ops->struct_size >= offsetof(struct la_source_ops, release) && ops->struct_size <= 4 * sizeof(*ops) && ops->acquire;
+}
+
+int la_source_default_set(const struct la_source_ops *ops, void *self)
+{
+    struct la_source *source = &la_default_source;
+    bool before;
+
+    if (!ops_are_usable(ops))
+        return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
+    lock_take(&source->grow_lock);
+    lock_take(&source->lock);
+    before = atomic_exchange_explicit(&source->replaced, true, memory_order_relaxed);
+    if (!before) {
+        retire_free(source);
+        source->ops = (struct la_source_ops){ 0 };
+        memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
+        source->self = self;
+        source->next_segment = SMALLEST_SEGMENT;
+    }
+    lock_give(&source->lock);
+    lock_give(&source->grow_lock);
+    return before ? la_fail(-EBUSY, "the default source has been set before") : 0;
+}
+
 int la_source_limit(struct la_source *source, size_t bytes)
 {
     int r = 0;
@@ -718,7 +757,7 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
     struct la_source *source;
     struct la_chain *orphan;
 
-    if (!ops || ops->struct_size < offsetof(struct la_source_ops, release) || ops->struct_size > 4 * sizeof(*ops) || !ops->acquire)
+    if (!ops_are_usable(ops))
         return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
     source = la_meta_alloc(sizeof(*source));
     orphan = la_meta_alloc(sizeof(*orphan));

@@ -170,6 +170,17 @@ static bool has_name(const struct kind *kind)
     return kind->request.kind == SEG_POSIX_SHM || kind->request.kind == SEG_FILE;
 }
 
+/* No more than there is: what is needed may be less than what is wanted. */
+static size_t what_the_pool_has(const struct seg_request *request, const struct seg_ask *ask)
+{
+    size_t free;
+
+    if (!(request->required & SEG_HUGE))
+        return ask->wanted_size;
+    free = seg_huge_free(seg_huge_page(request));
+    return MIN(ask->wanted_size, MAX(free, ask->min_size));
+}
+
 static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret)
 {
     struct kind *kind = self;
@@ -183,14 +194,14 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
     request.preferred |= ask->preferred;
     request.numa = ask->numa;
     request.min_size = ask->min_size;
-    request.wanted_size = ask->wanted_size;
+    request.wanted_size = what_the_pool_has(&request, ask);
     name_extent(kind, kind->made + 1, name, sizeof(name));
     request.name = kind->request.kind == SEG_POSIX_SHM ? name : NULL;
     request.path = kind->request.kind == SEG_FILE ? name : NULL;
     r = seg_open(&request, &segment);
     if (r < 0)
         return r;
-    r = seg_acquire(segment, ask->min_size, ask->wanted_size, &range);
+    r = seg_acquire(segment, ask->min_size, request.wanted_size, &range);
     if (r < 0) {
         seg_close(segment);
         if (has_name(kind))

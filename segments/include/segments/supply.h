@@ -52,11 +52,20 @@ struct seg_supply_config {
  */
 LA_API int seg_supply_create(const struct seg_supply_config *config, struct seg_supply **ret);
 
-/** seg_supply_destroy() - @supply: NULL does nothing. Return: 0, -EBUSY (chains use it, extents are out or quarantined) */
+/** seg_supply_destroy() - @supply: NULL does nothing. Return: 0, -EBUSY (chains use it, extents are out or quarantined, it is the default) */
 LA_API int seg_supply_destroy(struct seg_supply *supply);
 
 /** seg_supply_source() - for la_chain_create(); ends with the supply, not by la_source_destroy() */
 LA_API struct la_source *seg_supply_source(struct seg_supply *supply);
+
+/**
+ * seg_supply_make_default() - malloc's memory, and that of la_malloc() and of chains without a source, comes from this supply from now on
+ *
+ * For good; see la_source_default_set(). LIBALLOC_SOURCE=LIST in the environment does it before main().
+ *
+ * Return: 0, -ENOTSUP (a source gives shared memory: after fork() parent and child would write to the same blocks), -EBUSY (there is one).
+ */
+LA_API int seg_supply_make_default(struct seg_supply *supply);
 
 /**
  * seg_supply_acquire() - one extent without a chain, through all the steps
