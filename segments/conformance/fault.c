@@ -113,7 +113,7 @@ static int acquire_wrongly(struct fault_source *source, const struct seg_ask *as
     ret->base = page;
     switch (source->faults->fault) {
     case SEG_FAULT_SHORT:
-        ret->size -= size;
+        ret->size = ret->size > size ? size : 0;        /* which is there */
         break;
     case SEG_FAULT_LONG:
         ret->size = (ask->wanted_size + size - 1) / size * size + 2 * size;

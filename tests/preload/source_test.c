@@ -120,7 +120,7 @@ static void default_source_is_set_once(void **state)
 {
     struct seg_supply_config config = { .struct_size = sizeof(config), .list = "memfd" };
     struct seg_supply *supply;
-    unsigned capabilities = 0;
+    unsigned capabilities = 0, small = 0;
     char *block;
 
     (void)state;
@@ -128,6 +128,7 @@ static void default_source_is_set_once(void **state)
     assert_int_equal(seg_supply_make_default(supply), -ENOTSUP);
     assert_int_equal(seg_supply_destroy(supply), 0);
     config.list = "anon";
+    assert_int_equal(in_supply(la_malloc(100), &capabilities), 0);     /* the source has its first segment, mostly free */
     block = la_malloc(3 << 20);
     assert_int_equal(in_supply(block, &capabilities), 0);
     assert_int_equal(seg_supply_create(&config, &supply), 0);
@@ -138,6 +139,9 @@ static void default_source_is_set_once(void **state)
     block = la_malloc(3 << 20);
     assert_int_equal(in_supply(block, &capabilities), 1);
     la_free(block);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        small += (unsigned)in_supply(la_malloc(SIZE), &capabilities);
+    assert_in_range(small, BLOCKS / 2, BLOCKS);     /* but for what is left in macro blocks that were in use */
     la_source_trim(NULL);
     assert_int_equal(seg_supply_destroy(supply), -EBUSY);
     assert_int_equal(la_heap_check(NULL, NULL), 0);

@@ -14,7 +14,8 @@
 
 #include <liballoc/error.h>
 
-#include "segments/segment_map.h"
+/* The object itself, not the library's: the reader's two steps are tested one by one. */
+#include "segments/segment_map.c"
 
 /* Nothing is mapped at these addresses: the map looks at numbers only. */
 #define BASE ((uintptr_t)0x123400000000)
@@ -201,6 +202,24 @@ static void lookups_never_see_half_a_change(void **state)
     }
 }
 
+static void reader_notices_a_change_between_its_two_looks(void **state)
+{
+    struct map_record *record = show(BASE, 4096), *again;
+    uint64_t sequence = 0;
+
+    (void)state;
+    assert_ptr_equal(find(BASE + 1, &sequence), record);
+    assert_true(is_same(record, sequence));
+    map_hide(record);
+    assert_false(is_same(record, sequence));
+    map_leave(record);
+    map_record_free(record);
+    again = show(BASE, 4096);
+    assert_ptr_equal(again, record);            /* the same memory, and the same address */
+    assert_false(is_same(record, sequence));
+    take_away(again);
+}
+
 static void old_keys_are_stale(void **state)
 {
     struct map_record *record = show(BASE, 4096);
@@ -227,6 +246,7 @@ int main(void)
         cmocka_unit_test(many_small_extents_share_a_granule),
         cmocka_unit_test(lookups_agree_with_a_linear_search),
         cmocka_unit_test(lookups_never_see_half_a_change),
+        cmocka_unit_test(reader_notices_a_change_between_its_two_looks),
         cmocka_unit_test(old_keys_are_stale),
     };
 

@@ -34,6 +34,7 @@
 #include "child.h"
 
 static char name[32], registry[64];
+static int pool_lock = -1;
 
 static int setup(void **state)
 {
@@ -48,6 +49,7 @@ static int teardown(void **state)
     (void)state;
     seg_remove(name);
     unlink(registry);
+    close_fd(&pool_lock);
     return 0;
 }
 
@@ -322,14 +324,12 @@ static void missed_wish_is_told_and_missed_need_is_an_error(void **state)
     assert_int_equal(seg_close(s), 0);
 }
 
-/* One pool serves the machine: tests that look at it or change it wait for each other. Return: to be closed; -1: cannot be. */
-static int lock_pool(void)
+/* One pool serves the machine: tests that look at it or change it wait for each other, until the test's end (also when it fails). */
+static bool lock_pool(void)
 {
-    int lock = open("/tmp/liballoc-test-huge-pages.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-
-    if (lock >= 0 && flock(lock, LOCK_EX) < 0)
-        close_fd(&lock);
-    return lock;
+    if (pool_lock < 0)
+        pool_lock = open("/tmp/liballoc-test-huge-pages.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    return pool_lock >= 0 && flock(pool_lock, LOCK_EX) == 0;
 }
 
 static size_t free_huge_pages(void)
@@ -346,9 +346,8 @@ static size_t free_huge_pages(void)
 
 static void huge_pages_are_got_or_the_pool_is_named(void **state)
 {
-    CLEANUP(close_fd) int lock = lock_pool();
-
     (void)state;
+    lock_pool();
     for (enum seg_kind kind = SEG_ANON; kind <= SEG_MEMFD; kind++) {
         size_t pages = free_huge_pages();
         struct seg_request r = request_for(kind, (pages + 1) * 2 * MiB);
@@ -755,13 +754,13 @@ static bool set_pool(long pages)
 /* @body runs in a child with @extra more free pages than anybody else has; the pool is put back afterwards. */
 static int with_pool(long extra, void (*body)(void *), void *arg)
 {
-    CLEANUP(close_fd) int lock = lock_pool();
+    bool locked = lock_pool();
     int status = CANNOT;
     long before = pool_number("nr_hugepages");
 
-    if (lock >= 0 && before >= 0 && set_pool(before + extra))
+    if (locked && before >= 0 && set_pool(before + extra))
         status = run_in_child(body, arg);
-    if (lock >= 0 && before >= 0)
+    if (locked && before >= 0)
         set_pool(before);
     return status;
 }

@@ -45,7 +45,7 @@ enum seg_fault {
     SEG_FAULT_FAIL,             /* the call fails with .error (0: ENOMEM), without a sentence in la_last_error() */
     SEG_FAULT_POSITIVE,         /* the call returns a positive number */
     SEG_FAULT_SLOW,             /* .wait is called, then all is well */
-    SEG_FAULT_SHORT,            /* acquire: one page less than min_size */
+    SEG_FAULT_SHORT,            /* acquire: less than min_size */
     SEG_FAULT_LONG,             /* acquire: says two pages more than it was asked for and has */
     SEG_FAULT_UNMAPPED,         /* acquire: what it gives is not mapped */
     SEG_FAULT_MISALIGNED,       /* acquire: the base is 64 bytes behind a page */
