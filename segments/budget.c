@@ -45,6 +45,8 @@ static int check_memlock(const struct seg_registrar *registrar, size_t bytes)
     struct rlimit limit;
     size_t used;
 
+    if (!(registrar->ops.flags & (SEG_REGISTRAR_LOCKS | SEG_REGISTRAR_PINS)))
+        return 0;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
         return 0;
     read_status(status);

@@ -19,7 +19,7 @@ struct seg_registrar {
 /* Its pages stay where they are. */
 static inline bool registrar_pins(const struct seg_registrar *registrar)
 {
-    return registrar->ops.flags & (SEG_REGISTRAR_LOCKS | SEG_REGISTRAR_PINS);
+    return registrar->ops.flags & (SEG_REGISTRAR_LOCKS | SEG_REGISTRAR_PINS | SEG_REGISTRAR_HOLDS);
 }
 
 #endif

@@ -105,7 +105,7 @@ LA_API int seg_source_register(const struct seg_source_ops *ops);
  * seg_source_find() - a source by its name, built in or registered; NULL: none
  *
  * Built in: "anon", "thp", "hugetlb:SIZE" (2M or 1G), "memfd", "memfd:SIZE" (huge pages), "shm:NAME" and "file:PATH" (extents are
- * NAME.1, NAME.2 ... and go with their release).
+ * NAME.1, NAME.2 ... and go with their release), "cuda-host" and "cuda-host:portable+mapped+wc" (segments/cuda.h).
  */
 LA_API const struct seg_source_ops *seg_source_find(const char *name);
 
