@@ -4,17 +4,17 @@
  *     address  | 47 ........ 34 | 33 ........ 21 | 20 ... 0 |
  *                     |                 |           ignored
  *                     v                 v
- *     roots[16384] -> leaf: entry[8192] -> record, or (tagged) a window, or none
+ *     roots[16384] -> leaf: entry[8192] -> cell, or (tagged) a window, or none
  *                     (64 KiB each, covers 16 GiB, made on first use, never freed)
  *
- * A window holds the records of a granule of 2 MiB that several small extents share. Measured before it was chosen: a binary search over 16,384
- * extents takes 365 ns, this 5 (most of it cache misses).
+ * A window holds the cells of a granule of 2 MiB that several small extents share. Measured before it was chosen: a binary search over 16,384
+ * extents takes 70 to 365 ns, this 5 (most of it cache misses).
  *
  * I1  A record is entered in all granules that it touches, from map_enter() to map_leave().
  * I2  Entered records do not overlap.
- * I3  Leaves, windows and records are never unmapped and never become something else; so a reader that comes late reads a record that
+ * I3  Leaves, windows, cells and records are never unmapped and never become something else; so a reader that comes late reads a cell that
  *     does not cover its address, or one whose sequence has moved, never memory of others.
- * I4  An answer changes only while its sequence is odd. A reader compares the sequence before and after.
+ * I4  A cell and its record's answer change only while the sequence is odd. A reader compares the sequence before and after; no value comes twice.
  *
  * Locking: writers under vspace_lock(); readers none.
  * Cost: 128 KiB of .bss (touched page by page), 4 MiB per TiB of extents.
@@ -30,7 +30,7 @@
 #include "os/os.h"
 #include "os/vspace.h"
 
-enum { ROOTS = 1 << (MAP_ADDRESS_BITS - MAP_LEAF_SHIFT), LEAF_ENTRIES = 1 << (MAP_LEAF_SHIFT - MAP_GRANULE_SHIFT), WINDOW_RECORDS = 14 };
+enum { ROOTS = 1 << (MAP_ADDRESS_BITS - MAP_LEAF_SHIFT), LEAF_ENTRIES = 1 << (MAP_LEAF_SHIFT - MAP_GRANULE_SHIFT), WINDOW_CELLS = 14 };
 
 /* Room for a few of them at a time. */
 enum { SLAB_SIZE = 64 << 10 };
@@ -42,14 +42,15 @@ struct leaf {
 };
 
 struct window {
-    _Atomic(struct map_record *) record[WINDOW_RECORDS];
+    _Atomic(struct map_cell *) cell[WINDOW_CELLS];
     _Atomic(struct window *) next;      /* more of the same granule; also of the list of free ones */
 };
 
 static _Atomic(struct leaf *) roots[ROOTS];
 static struct map_record *free_records;
+static struct map_cell *free_cells;
 static struct window *free_windows;
-static _Atomic(uint64_t) last_generation;
+static _Atomic(uint64_t) last_generation;       /* even */
 
 /* ---- memory; under the lock ---- */
 
@@ -62,12 +63,31 @@ static void *slab_of(size_t size, void (*put)(void *))
     return slab;
 }
 
-static void put_record(void *p)
+static void put_cell(void *p)
+{
+    struct map_cell *cell = p;
+
+    cell->record = (struct map_record *)free_cells;     /* until it has one */
+    free_cells = cell;
+}
+
+static void put_record(struct map_record *record)
+{
+    record->next = free_records;
+    free_records = record;
+}
+
+/* A record and its cell, for ever. */
+static void pair(void *p)
 {
     struct map_record *record = p;
 
-    record->next = free_records;
-    free_records = record;
+    if (!free_cells && !slab_of(sizeof(struct map_cell), put_cell))
+        return;
+    record->cell = free_cells;
+    free_cells = (struct map_cell *)record->cell->record;
+    record->cell->record = record;
+    put_record(record);
 }
 
 static void put_window(void *p)
@@ -80,19 +100,20 @@ static void put_window(void *p)
 
 struct map_record *map_record_new(void)
 {
-    struct map_record *record = NULL;
+    struct map_record *record;
     uint64_t sequence;
 
     vspace_lock();
-    if (free_records || slab_of(sizeof(*record), put_record)) {
-        record = free_records;
+    if (!free_records)
+        slab_of(sizeof(*record), pair);
+    record = free_records;
+    if (record)
         free_records = record->next;
-    }
     vspace_unlock();
     if (!record)
         return NULL;
-    sequence = atomic_load_explicit(&record->sequence, memory_order_relaxed);
-    atomic_store_explicit(&record->sequence, sequence | 1, memory_order_relaxed);
+    sequence = atomic_load_explicit(&record->cell->sequence, memory_order_relaxed);
+    atomic_store_explicit(&record->cell->sequence, sequence | 1, memory_order_relaxed);
     memset(&record->extent, 0, sizeof(*record) - offsetof(struct map_record, extent));
     return record;
 }
@@ -138,12 +159,12 @@ static entry_t *entry_of(uintptr_t address)
     return &leaf->entry[address >> MAP_GRANULE_SHIFT & (LEAF_ENTRIES - 1)];
 }
 
-static bool window_put(struct window *w, struct map_record *record)
+static bool window_put(struct window *w, struct map_cell *cell)
 {
     for (;; w = atomic_load_explicit(&w->next, memory_order_relaxed)) {
-        for (unsigned i = 0; i < WINDOW_RECORDS; i++)
-            if (!atomic_load_explicit(&w->record[i], memory_order_relaxed)) {
-                atomic_store_explicit(&w->record[i], record, memory_order_release);
+        for (unsigned i = 0; i < WINDOW_CELLS; i++)
+            if (!atomic_load_explicit(&w->cell[i], memory_order_relaxed)) {
+                atomic_store_explicit(&w->cell[i], cell, memory_order_release);
                 return true;
             }
         if (!atomic_load_explicit(&w->next, memory_order_relaxed)) {
@@ -156,48 +177,48 @@ static bool window_put(struct window *w, struct map_record *record)
     }
 }
 
-static bool entry_put(entry_t *entry, struct map_record *record)
+static bool entry_put(entry_t *entry, struct map_cell *cell)
 {
     uintptr_t old = atomic_load_explicit(entry, memory_order_relaxed);
     struct window *w = window_in(old);
 
     if (!old) {
-        /* Release: whoever finds the record sees its sequence. */
-        atomic_store_explicit(entry, (uintptr_t)record, memory_order_release);
+        /* Release: whoever finds the cell sees its sequence. */
+        atomic_store_explicit(entry, (uintptr_t)cell, memory_order_release);
         return true;
     }
     if (!w) {
         w = window_new();
         if (!w)
             return false;
-        atomic_store_explicit(&w->record[0], (struct map_record *)old, memory_order_relaxed);
+        atomic_store_explicit(&w->cell[0], (struct map_cell *)old, memory_order_relaxed);
         atomic_store_explicit(entry, (uintptr_t)w | 1, memory_order_release);
     }
-    return window_put(w, record);
+    return window_put(w, cell);
 }
 
-static bool window_drop(struct window *w, const struct map_record *record)
+static bool window_drop(struct window *w, const struct map_cell *cell)
 {
     bool empty = true;
 
     for (; w; w = atomic_load_explicit(&w->next, memory_order_relaxed))
-        for (unsigned i = 0; i < WINDOW_RECORDS; i++) {
-            if (atomic_load_explicit(&w->record[i], memory_order_relaxed) == record)
-                atomic_store_explicit(&w->record[i], NULL, memory_order_release);
-            else if (atomic_load_explicit(&w->record[i], memory_order_relaxed))
+        for (unsigned i = 0; i < WINDOW_CELLS; i++) {
+            if (atomic_load_explicit(&w->cell[i], memory_order_relaxed) == cell)
+                atomic_store_explicit(&w->cell[i], NULL, memory_order_release);
+            else if (atomic_load_explicit(&w->cell[i], memory_order_relaxed))
                 empty = false;
         }
     return empty;
 }
 
-static void entry_drop(entry_t *entry, const struct map_record *record)
+static void entry_drop(entry_t *entry, const struct map_cell *cell)
 {
     uintptr_t old = atomic_load_explicit(entry, memory_order_relaxed);
     struct window *w = window_in(old), *next;
 
-    if (old == (uintptr_t)record) {
+    if (old == (uintptr_t)cell) {
         atomic_store_explicit(entry, 0, memory_order_release);
-    } else if (w && window_drop(w, record)) {
+    } else if (w && window_drop(w, cell)) {
         atomic_store_explicit(entry, 0, memory_order_release);
         for (; w; w = next) {
             next = atomic_load_explicit(&w->next, memory_order_relaxed);
@@ -206,11 +227,11 @@ static void entry_drop(entry_t *entry, const struct map_record *record)
     }
 }
 
-static bool meets(const struct map_record *record, uintptr_t base, size_t size)
+static bool meets(const struct map_cell *cell, uintptr_t base, size_t size)
 {
-    uintptr_t start = (uintptr_t)record->extent.base;
+    uintptr_t start = (uintptr_t)cell->record->extent.base;
 
-    return start < base + size && base < start + record->extent.size;
+    return start < base + size && base < start + cell->record->extent.size;
 }
 
 static bool is_taken(entry_t *entry, uintptr_t base, size_t size)
@@ -218,12 +239,12 @@ static bool is_taken(entry_t *entry, uintptr_t base, size_t size)
     uintptr_t value = atomic_load_explicit(entry, memory_order_relaxed);
 
     if (!(value & 1))
-        return value && meets((struct map_record *)value, base, size);
+        return value && meets((struct map_cell *)value, base, size);
     for (struct window *w = window_in(value); w; w = atomic_load_explicit(&w->next, memory_order_relaxed))
-        for (unsigned i = 0; i < WINDOW_RECORDS; i++) {
-            struct map_record *record = atomic_load_explicit(&w->record[i], memory_order_relaxed);
+        for (unsigned i = 0; i < WINDOW_CELLS; i++) {
+            struct map_cell *cell = atomic_load_explicit(&w->cell[i], memory_order_relaxed);
 
-            if (record && meets(record, base, size))
+            if (cell && meets(cell, base, size))
                 return true;
         }
     return false;
@@ -237,7 +258,7 @@ static void drop_all(struct map_record *record)
     uintptr_t base = (uintptr_t)record->extent.base;
 
     FOR_EACH_GRANULE(a, base, record->extent.size)
-        entry_drop(entry_of(a), record);
+        entry_drop(entry_of(a), record->cell);
 }
 
 /* All or nothing. */
@@ -254,7 +275,7 @@ static int put_all(struct map_record *record, uintptr_t base, size_t size)
     record->extent.base = (void *)base;
     record->extent.size = size;
     FOR_EACH_GRANULE(a, base, size)
-        if (!entry_put(entry_of(a), record)) {
+        if (!entry_put(entry_of(a), record->cell)) {
             drop_all(record);
             return -ENOMEM;
         }
@@ -296,47 +317,52 @@ _Static_assert(sizeof(struct map_answer) % sizeof(uintptr_t) == 0, "whole words"
 void map_show(struct map_record *record, const struct map_answer *answer)
 {
     struct map_answer shown = *answer;
+    struct map_cell *cell = record->cell;
 
-    shown.generation = atomic_fetch_add_explicit(&last_generation, 1, memory_order_relaxed) + 1;
+    shown.generation = atomic_fetch_add_explicit(&last_generation, 2, memory_order_relaxed) + 2;
     copy_words(&record->answer, &shown, sizeof(shown));
-    /* Release: the answer is seen by whoever sees the even number. Pairs with the acquire in read_answer(). */
-    atomic_fetch_add_explicit(&record->sequence, 1, memory_order_release);
+    copy_words(&cell->base, &shown.base, sizeof(cell->base));
+    copy_words(&cell->size, &shown.size, sizeof(cell->size));
+    copy_words(&cell->first, &shown.keys[0], sizeof(cell->first));
+    /* Release: all that is seen by whoever sees the even number. Pairs with the acquire in covers(). */
+    atomic_store_explicit(&cell->sequence, shown.generation, memory_order_release);
 }
 
 void map_hide(struct map_record *record)
 {
-    atomic_fetch_add_explicit(&record->sequence, 1, memory_order_acq_rel);
+    atomic_fetch_or_explicit(&record->cell->sequence, 1, memory_order_acq_rel);
     /* No store of the next answer before the odd number. Pairs with the fence in is_same(). */
     atomic_thread_fence(memory_order_release);
 }
 
-static inline bool is_same(struct map_record *record, uint64_t sequence)
+static inline bool is_same(struct map_cell *cell, uint64_t sequence)
 {
     atomic_thread_fence(memory_order_acquire);
-    return atomic_load_explicit(&record->sequence, memory_order_relaxed) == sequence;
+    return atomic_load_explicit(&cell->sequence, memory_order_relaxed) == sequence;
 }
 
-/* Is @address in the record, and shown? *sequence: for is_same() when all is copied. */
-static inline bool covers(struct map_record *record, uintptr_t address, uint64_t *sequence)
+#define WORD(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
+
+/* Is @address in the cell's extent, and that shown? *sequence: for is_same() when all is copied. */
+static inline bool covers(struct map_cell *cell, uintptr_t address, uint64_t *sequence)
 {
-    *sequence = atomic_load_explicit(&record->sequence, memory_order_acquire);
-    return !(*sequence & 1) && address - __atomic_load_n(&record->answer.base, __ATOMIC_RELAXED) <
-                                   __atomic_load_n(&record->answer.size, __ATOMIC_RELAXED);
+    *sequence = atomic_load_explicit(&cell->sequence, memory_order_acquire);
+    return !(*sequence & 1) && address - WORD(cell->base) < WORD(cell->size);
 }
 
-static NOINLINE struct map_record *find_in_window(struct window *w, uintptr_t address, uint64_t *sequence)
+static NOINLINE struct map_cell *find_in_window(struct window *w, uintptr_t address, uint64_t *sequence)
 {
     for (; w; w = atomic_load_explicit(&w->next, memory_order_acquire))
-        for (unsigned i = 0; i < WINDOW_RECORDS; i++) {
-            struct map_record *record = atomic_load_explicit(&w->record[i], memory_order_acquire);
+        for (unsigned i = 0; i < WINDOW_CELLS; i++) {
+            struct map_cell *cell = atomic_load_explicit(&w->cell[i], memory_order_acquire);
 
-            if (record && covers(record, address, sequence))
-                return record;
+            if (cell && covers(cell, address, sequence))
+                return cell;
         }
     return NULL;
 }
 
-static inline struct map_record *find(uintptr_t address, uint64_t *sequence)
+static inline struct map_cell *find(uintptr_t address, uint64_t *sequence)
 {
     struct leaf *leaf;
     uintptr_t entry;
@@ -349,7 +375,7 @@ static inline struct map_record *find(uintptr_t address, uint64_t *sequence)
     entry = atomic_load_explicit(&leaf->entry[address >> MAP_GRANULE_SHIFT & (LEAF_ENTRIES - 1)], memory_order_acquire);
     if (unlikely(entry & 1))
         return find_in_window(window_in(entry), address, sequence);
-    return likely(entry && covers((struct map_record *)entry, address, sequence)) ? (struct map_record *)entry : NULL;
+    return likely(entry && covers((struct map_cell *)entry, address, sequence)) ? (struct map_cell *)entry : NULL;
 }
 
 static COLD int fail_to_find(const void *address)
@@ -362,20 +388,17 @@ static COLD int fail_to_match(const void *address)
     return la_fail(-ENOKEY, "the extent around %p is not registered with that registrar", address);
 }
 
-#define WORD(record, member) __atomic_load_n(&(record)->answer.member, __ATOMIC_RELAXED)
-
-/* Where @registrar stands; -1: nowhere. Eight at most, the first nearly always. */
-static inline int index_of(struct map_record *record, const struct seg_registrar *registrar)
+/* The key of @registrar in @cell's extent; NULL: none. The first is at hand, the others are one line further. */
+static inline struct map_key *key_in(struct map_cell *cell, const struct seg_registrar *registrar)
 {
-    for (int i = 0; i < SEG_REGISTRARS_MAX; i++) {
-        const struct seg_registrar *there = WORD(record, keys[i].registrar);
+    struct map_key *keys = cell->record->answer.keys;
 
-        if (there == registrar && there)
-            return i;
-        if (!there)
-            break;
-    }
-    return -1;
+    if (likely(registrar && WORD(cell->first.registrar) == registrar))
+        return &cell->first;
+    for (int i = 1; i < SEG_REGISTRARS_MAX && registrar; i++)
+        if (WORD(keys[i].registrar) == registrar)
+            return &keys[i];
+    return NULL;
 }
 
 int seg_key_of(const void *address, const struct seg_registrar *registrar, struct seg_key_here *ret)
@@ -383,25 +406,24 @@ int seg_key_of(const void *address, const struct seg_registrar *registrar, struc
     for (;;) {
         struct seg_key_here key = { 0 };
         uint64_t sequence;
-        struct map_record *record = find((uintptr_t)address, &sequence);
-        size_t offset;
-        int i;
+        struct map_cell *cell = find((uintptr_t)address, &sequence);
+        struct map_key *there = likely(cell) ? key_in(cell, registrar) : NULL;
 
-        if (unlikely(!record))
+        if (unlikely(!cell))
             return fail_to_find(address);
-        i = index_of(record, registrar);
-        offset = (uintptr_t)address - WORD(record, base);
-        if (likely(i >= 0)) {
-            key.local = WORD(record, keys[i].local);
-            key.remote = WORD(record, keys[i].remote);
-            key.device = WORD(record, keys[i].device);
+        if (likely(there)) {
+            size_t offset = (uintptr_t)address - WORD(cell->base);
+
+            key.local = WORD(there->local);
+            key.remote = WORD(there->remote);
+            key.device = WORD(there->device);
             key.device += key.device ? offset : 0;
-            key.bytes = WORD(record, size) - offset;
-            key.generation = WORD(record, generation);
+            key.bytes = WORD(cell->size) - offset;
+            key.generation = sequence;
         }
-        if (unlikely(!is_same(record, sequence)))
+        if (unlikely(!is_same(cell, sequence)))
             continue;       /* it was given up or made anew meanwhile: look again */
-        if (unlikely(i < 0))
+        if (unlikely(!there))
             return fail_to_match(address);
         *ret = key;
         return 0;
@@ -413,12 +435,12 @@ static bool read_answer(uintptr_t address, struct map_answer *ret)
 {
     for (;;) {
         uint64_t sequence;
-        struct map_record *record = find(address, &sequence);
+        struct map_cell *cell = find(address, &sequence);
 
-        if (!record)
+        if (!cell)
             return false;
-        copy_words(ret, &record->answer, sizeof(*ret));
-        if (is_same(record, sequence))
+        copy_words(ret, &cell->record->answer, sizeof(*ret));
+        if (is_same(cell, sequence))
             return true;
     }
 }

@@ -18,34 +18,47 @@ struct map_key {
     uint64_t local, remote, device;
 };
 
-/* What lookups copy, word by word; changed only while the record is hidden. What seg_key_of() needs of the first registrar comes first. */
+/* What lookups copy, word by word; changed only while the extent is hidden. */
 struct map_answer {
     uintptr_t base;
-    size_t size;
+    size_t size, page_size;
     uint64_t generation;
-    struct map_key keys[SEG_REGISTRARS_MAX];
-    size_t page_size;
     uint64_t file_offset;
     struct seg_supply *supply;
     uint32_t capabilities;
     int32_t node, fd;
     uint32_t reserved;
+    struct map_key keys[SEG_REGISTRARS_MAX];
     void *handles[SEG_REGISTRARS_MAX];
 };
 
-/* One extent. Its memory is used for records only, so that a late reader reads some record. */
+struct map_record;
+
+/*
+ * What seg_key_of() reads, in one cache line, and the cells of all extents side by side: with 16,384 of them records alone would be
+ * more pages than a processor has TLB entries.
+ */
+struct map_cell {
+    _Alignas(64) _Atomic(uint64_t) sequence;    /* even: shown, and the extent's generation; odd: hidden */
+    uintptr_t base;
+    size_t size;
+    struct map_record *record;                  /* the same for ever */
+    struct map_key first;                       /* of the first registrar */
+};
+
+_Static_assert(sizeof(struct map_cell) == 64, "one cache line");
+
+/* One extent. Cells and records are used for nothing else, so that a late reader reads some extent. */
 struct map_record {
-    _Alignas(64) _Atomic(uint64_t) sequence;        /* even: shown; odd: hidden */
+    struct map_cell *cell;          /* the same for ever */
     struct map_answer answer;
     struct seg_extent extent;       /* the rest is the supply's, under its lock */
     struct seg_key keys[SEG_REGISTRARS_MAX];
     struct map_record *next;        /* of the supply, or free */
     uint32_t source;                /* which of the supply's */
-    uint32_t attached;              /* registrars that have attached, of the first key_count */
+    uint32_t attached;              /* registrars that have attached, of the first ones */
     bool quarantined;
 };
-
-_Static_assert(offsetof(struct map_record, answer.keys[1]) == 64, "a key is found in one cache line");
 
 /* Hidden, all else zero; NULL: out of memory. */
 struct map_record *map_record_new(void);
