@@ -153,6 +153,20 @@ static int read_request(const struct seg_request *request, struct seg_request *c
 
 /* ---- open and close ---- */
 
+/* Each can be had, but not together: huge pages of the pool are never transparent ones. */
+static int check_required(struct seg_segment *s, const struct seg_request *request)
+{
+    unsigned lacking = request->required & ~s->capabilities;
+
+    if (!lacking)
+        return 0;
+    s->backend->close(s);
+    for (size_t i = 0; i < ARRAY_SIZE(capability_names); i++)
+        if (lacking & capability_names[i].bit)
+            return la_fail(-ENOTSUP, "%s: not together with what else is required of a %s segment", capability_names[i].name, s->backend->name);
+    return -ENOTSUP;
+}
+
 static int open_with_size(struct seg_segment *s, const struct seg_request *request)
 {
     size_t page = os_page_size(), size = request->wanted_size, least = request->min_size;
@@ -169,6 +183,8 @@ static int open_with_size(struct seg_segment *s, const struct seg_request *reque
         r = miss_impossible(s, request);
         if (r == 0)
             r = s->backend->open(s, request, size);
+        if (r == 0)
+            r = check_required(s, request);
         if ((r != -ENOMEM && r != -ENOSPC) || size <= least || brings_size(request))
             return r;
     }

@@ -135,8 +135,8 @@ static void check_refusals(struct subject *s)
             kit_check(&s->kit, r < 0, "acquire: 0 or a negative errno", "%d", r);
         }
     }
-    r = acquire(s, (size_t)1 << 46, (size_t)1 << 46, 0, &extent);
-    kit_check(&s->kit, r < 0, "acquire: what cannot be is refused", "64 TiB: %d", r);
+    r = acquire(s, (size_t)1 << 50, (size_t)1 << 50, 0, &extent);
+    kit_check(&s->kit, r < 0, "acquire: what cannot be is refused", "1 PiB: %d", r);
     r = acquire(s, SIZE_MAX - 4096, SIZE_MAX, 0, &extent);
     kit_check(&s->kit, r < 0, "acquire: what cannot be is refused", "all of the address space: %d", r);
 }
