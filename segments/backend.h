@@ -23,6 +23,8 @@ struct seg_segment {
     size_t size, page_size;         /* bytes */
     int fd;                         /* -1: none */
     bool fixed;                     /* mapped by la_mmap() */
+    bool on_disk;                   /* its memory is page cache: the machine's headroom is no limit */
+    unsigned number;                /* of a source's extent, see sources/kinds.c */
     uintptr_t claim;                /* address to unclaim at the end; 0: none, or it outlives us */
     struct range_table used;        /* acquired parts; guarded by vspace_lock() */
 };
@@ -56,7 +58,7 @@ struct seg_backend {
 #define SEG_BACKEND_HAS(b, member)                                                                                     \
     ((b)->struct_size >= offsetof(struct seg_backend, member) + sizeof((b)->member) && (b)->member)
 
-extern HIDDEN const struct seg_backend seg_anon_backend, seg_memfd_backend, seg_posix_shm_backend, seg_user_backend;
+extern HIDDEN const struct seg_backend seg_anon_backend, seg_memfd_backend, seg_posix_shm_backend, seg_user_backend, seg_path_backend;
 
 /*
  * The segment does not get @capability. Preferred: noted with the reason, 0. Required: -ENOTSUP with the reason as

@@ -12,6 +12,11 @@
 #include "base/error.h"
 #include "base/fmt.h"
 #include "os/os.h"
+#include "segments/numa.h"
+
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26
+#endif
 
 /* ---- address ---- */
 
@@ -44,7 +49,7 @@ static int map_fixed(struct seg_segment *s, int flags, uintptr_t address, const 
 /* At a multiple of 2 MiB where the size allows it: macro blocks and huge pages fit without waste. */
 static int map_anywhere(struct seg_segment *s, int flags)
 {
-    size_t alignment = s->size >= SEG_HUGE_PAGE ? SEG_HUGE_PAGE : os_page_size(), length = s->size + alignment;
+    size_t alignment = MAX(s->page_size, s->size >= SEG_HUGE_PAGE ? SEG_HUGE_PAGE : os_page_size()), length = s->size + alignment;
     char *room = length < s->size ? MAP_FAILED
                                   : mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     char *base, *end;
@@ -67,7 +72,7 @@ static int map_anywhere(struct seg_segment *s, int flags)
     return 0;
 }
 
-int seg_map(struct seg_segment *s, const struct seg_request *request, int flags, uintptr_t address, const char *claim_name)
+static int map_somewhere(struct seg_segment *s, const struct seg_request *request, int flags, uintptr_t address, const char *claim_name)
 {
     int r;
 
@@ -81,6 +86,16 @@ int seg_map(struct seg_segment *s, const struct seg_request *request, int flags,
             return r;
     }
     return map_anywhere(s, flags);
+}
+
+int seg_map(struct seg_segment *s, const struct seg_request *request, int flags, uintptr_t address, const char *claim_name)
+{
+    int r = map_somewhere(s, request, flags, address, claim_name);
+
+    /* Before anybody touches it, or finds it by name. */
+    if (r == 0 && seg_wants(request, SEG_PLACED) && (r = seg_place(s, request)) < 0)
+        seg_unmap(s);
+    return r;
 }
 
 void seg_unmap(struct seg_segment *s)
@@ -123,16 +138,55 @@ static size_t read_number(const char *path)
     return number;
 }
 
+size_t seg_huge_page(const struct seg_request *request)
+{
+    return request->page_size ? request->page_size : SEG_HUGE_PAGE;
+}
+
+unsigned seg_huge_flags(size_t page)
+{
+    return (unsigned)__builtin_ctzl(page) << MAP_HUGE_SHIFT;
+}
+
+static size_t pool_number(size_t page, const char *name)
+{
+    char path[96];
+
+    la_format(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s", page / KiB, name);
+    return read_number(path);
+}
+
+static bool pool_exists(size_t page)
+{
+    char path[96];
+
+    la_format(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB", page / KiB);
+    return access(path, F_OK) == 0;
+}
+
+size_t seg_huge_free(size_t page)
+{
+    /* Some of the free ones are promised to mappings that have not touched them yet. */
+    size_t free = pool_number(page, "free_hugepages"), reserved = pool_number(page, "resv_hugepages");
+
+    return (free - MIN(free, reserved)) * page;
+}
+
 int seg_huge_available(struct seg_segment *s, const struct seg_request *request, size_t size)
 {
-    size_t free = read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    size_t total = read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
-    size_t needed = size / SEG_HUGE_PAGE + (size % SEG_HUGE_PAGE != 0);
+    size_t page = seg_huge_page(request), needed = size / page + (size % page != 0), free;
     int r;
 
+    if (!is_power_of_2(page) || !pool_exists(page)) {
+        r = seg_miss(s, request, SEG_HUGE, "pages of %zu KiB: this machine has no such pool", page / KiB);
+        return MIN(r, 0);
+    }
+    free = seg_huge_free(page) / page;
     if (free >= needed)
         return 1;
-    r = seg_miss(s, request, SEG_HUGE, "2 MiB pages: %zu of %zu free, %zu needed (sysctl vm.nr_hugepages)", free, total, needed);
+    r = seg_miss(s, request, SEG_HUGE, "%zu %s pages: %zu of %zu free, %zu needed (%s)", page >= GiB ? page / GiB : page / MiB,
+                 page >= GiB ? "GiB" : "MiB", free, pool_number(page, "nr_hugepages"), needed,
+                 page == SEG_HUGE_PAGE ? "sysctl vm.nr_hugepages" : "/sys/kernel/mm/hugepages");
     return MIN(r, 0);
 }
 

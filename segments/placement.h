@@ -21,10 +21,17 @@ void seg_unmap(struct seg_segment *s);
 /* "/proc/PID": a claim that lasts as long as this process. @name: LA_VSPACE_NAME_MAX + 1 bytes. */
 void seg_claim_name_of_process(char *name);
 
-enum { SEG_HUGE_PAGE = 2 << 20 };
+#define SEG_HUGE_PAGE ((size_t)2 << 20)
+
+/* Size of the huge pages that @request is about. */
+size_t seg_huge_page(const struct seg_request *request);
+/* Bytes of the pool of such pages that nobody has or was promised; 0: there is no such pool. */
+size_t seg_huge_free(size_t page);
+/* The flag bits by which mmap() and memfd_create() are told the size of a huge page. */
+unsigned seg_huge_flags(size_t page);
 
 /*
- * Can @size bytes of 2 MiB pages be had from the pool now? Notes the miss if not. Whoever gets true must still be ready to fail.
+ * Can @size bytes of huge pages be had from the pool now? Notes the miss if not. Whoever gets true must still be ready to fail.
  * Return: 1, 0 (missed, go on without), -ENOTSUP.
  */
 int seg_huge_available(struct seg_segment *s, const struct seg_request *request, size_t size);

@@ -19,11 +19,12 @@
 #include "os/os.h"
 #include "os/vspace.h"
 #include "segments/backend.h"
+#include "segments/numa.h"
 
 enum { IDLE, BUSY };
 
 static const struct seg_backend *const backends[] = {
-    &seg_anon_backend, &seg_memfd_backend, &seg_posix_shm_backend, &seg_user_backend,
+    &seg_anon_backend, &seg_memfd_backend, &seg_posix_shm_backend, &seg_user_backend, &seg_path_backend,
 };
 
 static const struct {
@@ -33,6 +34,7 @@ static const struct {
     { SEG_SHARED, "shared" },   { SEG_NAMED, "named" },        { SEG_SEALED, "sealed" },
     { SEG_HUGE, "huge pages" }, { SEG_THP, "transparent huge pages" },
     { SEG_PURGE, "purge" },     { SEG_FIXED_ADDRESS, "fixed address" },
+    { SEG_PLACED, "NUMA placement" }, { SEG_DAX, "DAX" },     { SEG_PINNED, "pinned" },
 };
 
 /* ---- misses ---- */
@@ -134,6 +136,8 @@ static int read_request(const struct seg_request *request, struct seg_request *c
         return la_fail(-EINVAL, "set struct_size of the request to sizeof(struct seg_request)");
     *copy = (struct seg_request){ .fd = -1 };
     memcpy(copy, request, MIN(request->struct_size, sizeof(*copy)));
+    if (copy->numa.mode != SEG_NUMA_ANY)
+        copy->preferred |= SEG_PLACED;
     backend = find_backend(copy->kind);
     if (!backend)
         return la_fail(-EINVAL, "segment kind %d is unknown", (int)copy->kind);
@@ -141,11 +145,27 @@ static int read_request(const struct seg_request *request, struct seg_request *c
         return la_fail(-EINVAL, "flags %#x: %s segments know %#x", copy->flags, backend->name, backend->flags);
     if ((copy->required | copy->preferred) & ~all_capabilities())
         return la_fail(-EINVAL, "capabilities %#x are unknown", (copy->required | copy->preferred) & ~all_capabilities());
-    r = check_name(copy);
+    r = seg_check_numa(&copy->numa, copy->required);
+    if (r == 0)
+        r = check_name(copy);
     return r < 0 ? r : check_sizes(copy);
 }
 
 /* ---- open and close ---- */
+
+/* Each can be had, but not together: huge pages of the pool are never transparent ones. */
+static int check_required(struct seg_segment *s, const struct seg_request *request)
+{
+    unsigned lacking = request->required & ~s->capabilities;
+
+    if (!lacking)
+        return 0;
+    s->backend->close(s);
+    for (size_t i = 0; i < ARRAY_SIZE(capability_names); i++)
+        if (lacking & capability_names[i].bit)
+            return la_fail(-ENOTSUP, "%s: not together with what else is required of a %s segment", capability_names[i].name, s->backend->name);
+    return -ENOTSUP;
+}
 
 static int open_with_size(struct seg_segment *s, const struct seg_request *request)
 {
@@ -163,6 +183,8 @@ static int open_with_size(struct seg_segment *s, const struct seg_request *reque
         r = miss_impossible(s, request);
         if (r == 0)
             r = s->backend->open(s, request, size);
+        if (r == 0)
+            r = check_required(s, request);
         if ((r != -ENOMEM && r != -ENOSPC) || size <= least || brings_size(request))
             return r;
     }

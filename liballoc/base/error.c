@@ -9,6 +9,7 @@
 /* One line per thread: 256 bytes hold a path and a sentence. */
 static __thread char last_text[256];
 static __thread int last_code;
+static __thread unsigned failures;
 
 int la_fail(int code, const char *format, ...)
 {
@@ -18,7 +19,13 @@ int la_fail(int code, const char *format, ...)
     la_vformat(last_text, sizeof(last_text), format, args);
     va_end(args);
     last_code = code;
+    failures++;
     return code;
+}
+
+unsigned error_count(void)
+{
+    return failures;
 }
 
 const char *la_last_error(void)

@@ -11,4 +11,7 @@
 /* Record "text" for the calling thread and return @code (negative errno), so that callers write: return la_fail(-EINVAL, ...). */
 int la_fail(int code, const char *format, ...) PRINTF_LIKE(2, 3) COLD;
 
+/* How often the calling thread has failed: tells whether a function of a user has left a sentence of its own. */
+unsigned error_count(void);
+
 #endif

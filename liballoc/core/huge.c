@@ -302,12 +302,18 @@ static void give_memory(struct la_page *page)
     la_meta_free(page, sizeof(*page));
 }
 
+/* Where somebody else says what memory malloc is made of, it is made of nothing else. */
+static bool maps_its_own(const struct la_source *source)
+{
+    return source == &la_default_source && !atomic_load_explicit(&source->replaced, memory_order_relaxed);
+}
+
 static void *alloc_listed(struct la_chain *chain, size_t size, size_t alignment, bool *zeroed)
 {
     struct la_page *page;
 
     *zeroed = false;
-    page = chain->source == &la_default_source ? new_mapping(size, alignment, zeroed) : NULL;
+    page = maps_its_own(chain->source) ? new_mapping(size, alignment, zeroed) : NULL;
     /* Also when the system has no address space left: what small blocks have given back lies in the source. */
     if (!page)
         page = source_take_run(chain->source, size, alignment);

@@ -5,11 +5,12 @@
  * blocks, owned by the source's orphan chain, until a thread that needs their size class adopts the whole macro block (R6).
  * Free macro blocks are kept resident or purged as policy.c decides.
  *
- * I1  m->state tells the list: FREE on free_dirty or free_clean, ABANDONED on abandoned, OWNED and RUN on none of the source's.
+ * I1  m->state tells the list: FREE on free_dirty or free_clean, ABANDONED on abandoned, OWNED, RUN and RETIRED on none of the source's.
  * I2  dirty_bytes is the sum of macro_bytes() over free_dirty.
  * I3  The pages of an abandoned macro block have chain == orphan and fast_chain == NULL.
  *
- * Locking: everything under source->lock, but the call to ops.acquire, which runs under grow_lock alone.
+ * Locking: everything under source->lock, but the call to ops.acquire, which runs under source->grow_lock alone: one source's slow driver
+ * (a registration takes seconds) holds up nobody who grows another.
  */
 #include "core/source.h"
 
@@ -28,8 +29,6 @@
 #include "core/remote_free.h"
 #include "core/segment.h"
 #include "os/os.h"
-
-static struct la_lock grow_lock = LOCK_INIT(RANK_GROW);
 
 enum { FIRST_SEGMENT = 64 << 20, SMALLEST_SEGMENT = 4 << 20, LARGEST_SEGMENT = 1 << 30 };
 
@@ -83,6 +82,7 @@ static struct la_chain default_orphan = { .bins = default_orphan.fast, .kind = C
 
 struct la_source la_default_source = {
     .lock = LOCK_INIT(RANK_SOURCE),
+    .grow_lock = LOCK_INIT(RANK_GROW),
     .ops = { .struct_size = sizeof(struct la_source_ops), .name = "anonymous memory", .acquire = anon_acquire,
              .release = anon_release, .purge = anon_purge },
     .next_segment = FIRST_SEGMENT,
@@ -271,16 +271,18 @@ static bool plan_growth(struct la_source *source, size_t payload, size_t *min, s
 static struct la_segment *acquire_segment(struct la_source *source, size_t min, size_t wanted)
 {
     struct la_range range = { NULL, 0 };
+    unsigned failures = error_count();
     struct la_segment *segment;
     int r = source->ops.acquire(source->self, min, wanted, &range);
 
     if (r < 0) {
-        if (source != &la_default_source)
+        /* Who knows more has said so: which limit it is, and the remedy. */
+        if (error_count() == failures)
             la_fail(r, "source %s has no %zu bytes to give", source->ops.name, min);
         return NULL;
     }
     /* A shorter one would be cut into smaller slices, which only user buffers have. */
-    segment = range.size < min ? NULL : segment_init(range.base, range.size, source == &la_default_source, 0, NULL);
+    segment = range.size < min ? NULL : segment_init(range.base, range.size, source->ops.acquire == anon_acquire, 0, NULL);
     if (segment)
         return segment;
     la_fail(-ENOMEM, "source %s gave %zu bytes where at least %zu were asked for", source->ops.name, range.size, min);
@@ -289,7 +291,7 @@ static struct la_segment *acquire_segment(struct la_source *source, size_t min, 
     return NULL;
 }
 
-/* Under grow_lock, so that two threads cannot pass the limit together. */
+/* Under source->grow_lock, so that two threads cannot pass the limit together. */
 static bool grow_alone(struct la_source *source, size_t payload)
 {
     struct la_segment *segment;
@@ -317,9 +319,9 @@ static bool grow(struct la_source *source, size_t payload)
 
     if (source->fixed || payload > SIZE_MAX / 2)
         return false;
-    lock_take(&grow_lock);
+    lock_take(&source->grow_lock);
     ok = grow_alone(source, payload);
-    lock_give(&grow_lock);
+    lock_give(&source->grow_lock);
     return ok;
 }
 
@@ -689,6 +691,45 @@ struct la_source *la_source_default(void)
     return &la_default_source;
 }
 
+/* Free macro blocks of the old kind are not handed out any more: their addresses stay, their memory goes. Under the lock. */
+static void retire_free(struct la_source *source)
+{
+    trim(source);
+    while (source->free_dirty || source->free_clean) {
+        struct la_macro *m = source->free_dirty ? source->free_dirty : source->free_clean;
+
+        free_drop(source, m);
+        m->state = MACRO_RETIRED;
+    }
+}
+
+static bool ops_are_usable(const struct la_source_ops *ops)
+{
+    return ops && ops->struct_size >= offsetof(struct la_source_ops, release) && ops->struct_size <= 4 * sizeof(*ops) && ops->acquire;
+}
+
+int la_source_default_set(const struct la_source_ops *ops, void *self)
+{
+    struct la_source *source = &la_default_source;
+    bool before;
+
+    if (!ops_are_usable(ops))
+        return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
+    lock_take(&source->grow_lock);
+    lock_take(&source->lock);
+    before = atomic_exchange_explicit(&source->replaced, true, memory_order_relaxed);
+    if (!before) {
+        retire_free(source);
+        source->ops = (struct la_source_ops){ 0 };
+        memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
+        source->self = self;
+        source->next_segment = SMALLEST_SEGMENT;
+    }
+    lock_give(&source->lock);
+    lock_give(&source->grow_lock);
+    return before ? la_fail(-EBUSY, "the default source has been set before") : 0;
+}
+
 int la_source_limit(struct la_source *source, size_t bytes)
 {
     int r = 0;
@@ -718,7 +759,7 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
     struct la_source *source;
     struct la_chain *orphan;
 
-    if (!ops || ops->struct_size < offsetof(struct la_source_ops, release) || ops->struct_size > 4 * sizeof(*ops) || !ops->acquire)
+    if (!ops_are_usable(ops))
         return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
     source = la_meta_alloc(sizeof(*source));
     orphan = la_meta_alloc(sizeof(*orphan));
@@ -727,7 +768,7 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
         la_meta_free(orphan, sizeof(*orphan));
         return la_fail(-ENOMEM, "no memory for a source");
     }
-    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .self = self, .orphan = orphan,
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .self = self, .orphan = orphan,
                                   .next_segment = SMALLEST_SEGMENT };
     memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
     *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
@@ -777,13 +818,10 @@ void source_fork_done(struct la_source *source, bool child)
     if (!source->forking)
         return;
     source->forking = false;
-    if (child)
+    if (child) {
         lock_reset(&source->lock);
-    else
+        lock_reset(&source->grow_lock);     /* not taken for the fork: whoever grows may be long in a driver */
+    } else {
         lock_give(&source->lock);
-}
-
-void source_fork_child(void)
-{
-    lock_reset(&grow_lock);
+    }
 }

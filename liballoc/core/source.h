@@ -49,7 +49,5 @@ void source_release_segments(struct la_source *source);
 /* Around fork: once for every source in use, however many chains use it. */
 void source_fork_prepare(struct la_source *source);
 void source_fork_done(struct la_source *source, bool child);
-/* Some thread of the parent may be in a source's acquire(): nobody waits for it in the child. */
-void source_fork_child(void);
 
 #endif

@@ -335,8 +335,6 @@ static void fork_done(bool child)
     meta_fork_done(child);
     region_fork_done(child);
     huge_fork_done(child);
-    if (child)
-        source_fork_child();
     list_for_each(node, &chains)
         source_fork_done(list_entry(node, struct la_chain, all)->source, child);
     source_fork_done(&la_default_source, child);

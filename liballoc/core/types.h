@@ -137,7 +137,7 @@ struct la_macro {
     uint64_t freed_at;              /* ms, while free in the source */
 };
 
-enum la_macro_state { MACRO_FREE, MACRO_OWNED, MACRO_ABANDONED, MACRO_RUN };
+enum la_macro_state { MACRO_FREE, MACRO_OWNED, MACRO_ABANDONED, MACRO_RUN, MACRO_RETIRED };
 
 /* One contiguous range of memory. It lies, with all its descriptors, at the front of the range. */
 struct la_segment {
@@ -245,6 +245,7 @@ struct la_chain {
 /* Source: macro blocks for chains. Everything under its lock. */
 struct la_source {
     struct la_lock lock;
+    struct la_lock grow_lock;                   /* held, alone, while its owner is asked for memory */
     struct la_source_ops ops;
     void *self;
     struct la_segment *segments;
@@ -255,6 +256,7 @@ struct la_source {
     size_t dirty_bytes;                         /* of free_dirty */
     size_t next_segment;                        /* bytes to ask for next */
     uint32_t users;                             /* chains */
+    _Atomic(bool) replaced;                     /* the default source grows by a user's operations */
     bool fixed;                                 /* a user buffer: one segment, never grows */
     bool forking;                               /* its lock is held for fork() */
     struct la_chain *dead;                      /* ended chains whose queue may still receive blocks */

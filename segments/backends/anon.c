@@ -2,7 +2,8 @@
  * anon.c - private memory of this process.
  *
  * Committed by mmap() itself: not MAP_NORESERVE, so that what the machine cannot give fails at seg_open(). Pages of the huge page
- * pool are reserved by mmap() too, so no touch can fail (but for a child after fork(), which needs copies of its own).
+ * pool are reserved by mmap() too, but that counts the whole pool: a node's share or a control group's may be used up, and then a touch is
+ * SIGBUS. So they are made by acquire(), which can fail. (A child after fork() needs copies of its own.)
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -13,14 +14,10 @@
 #include "os/os.h"
 #include "segments/placement.h"
 
-#ifndef MAP_HUGE_2MB
-#define MAP_HUGE_2MB (21 << 26)
-#endif
-
 static int map_with_pages(struct seg_segment *s, const struct seg_request *request, size_t size, size_t page)
 {
     char claim[LA_VSPACE_NAME_MAX + 1];
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (page == SEG_HUGE_PAGE ? MAP_HUGETLB | MAP_HUGE_2MB : 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (page > os_page_size() ? MAP_HUGETLB | (int)seg_huge_flags(page) : 0);
 
     seg_claim_name_of_process(claim);
     s->page_size = page;
@@ -34,11 +31,11 @@ static int open_huge(struct seg_segment *s, const struct seg_request *request, s
 
     if (r <= 0)
         return r;
-    r = map_with_pages(s, request, size, SEG_HUGE_PAGE);
+    r = map_with_pages(s, request, size, seg_huge_page(request));
     if (r == 0)
         s->capabilities |= SEG_HUGE;
     else
-        r = seg_miss(s, request, SEG_HUGE, "2 MiB pages: refused by mmap (errno %d)", -r);
+        r = seg_miss(s, request, SEG_HUGE, "huge pages: refused by mmap (errno %d)", -r);
     return r;
 }
 
@@ -62,6 +59,16 @@ static void anon_info(struct seg_segment *s, struct seg_info *ret)
     ret->committed = s->size;
 }
 
+static int anon_acquire(struct seg_segment *s, struct la_range range)
+{
+    if (!(s->capabilities & SEG_HUGE) || madvise(range.base, range.size, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    if (errno == EINVAL)
+        return 0;       /* before Linux 5.14: the reservation has to do */
+    return la_fail(-ENOSPC, "segment \"%s\": no huge pages for %zu bytes on the nodes or in the control group allowed (errno %d)", s->name,
+                   range.size, errno);
+}
+
 static void anon_release(struct seg_segment *s, struct la_range range)
 {
     (void)s;
@@ -80,10 +87,11 @@ const struct seg_backend seg_anon_backend = {
     .struct_size = sizeof(struct seg_backend),
     .kind = SEG_ANON,
     .name = "anonymous",
-    .can = SEG_FIXED_ADDRESS | SEG_HUGE | SEG_THP | SEG_PURGE,
+    .can = SEG_FIXED_ADDRESS | SEG_HUGE | SEG_THP | SEG_PURGE | SEG_PLACED,
     .open = anon_open,
     .close = seg_unmap,
     .info = anon_info,
+    .acquire = anon_acquire,
     .release = anon_release,
     .advise = anon_advise,
 };

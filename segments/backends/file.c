@@ -19,16 +19,32 @@ static off_t offset_of(const struct seg_segment *s, struct la_range range)
     return (char *)range.base - s->base;
 }
 
+/*
+ * fallocate() on hugetlbfs does not look at the mapping's NUMA policy, a touch does; so pages that have a place are made by touching, without a
+ * signal when there are none.
+ */
+static int populate(struct seg_segment *s, struct la_range range)
+{
+    int r;
+
+    if (madvise(range.base, range.size, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    r = errno == EINVAL ? -EOPNOTSUPP : -ENOSPC;        /* before Linux 5.14, or EFAULT in place of SIGBUS */
+    seg_file_release(s, range);
+    return r;
+}
+
 int seg_file_acquire(struct seg_segment *s, struct la_range range)
 {
-    bool pool = s->page_size == SEG_HUGE_PAGE;
-    int r = os_commit_file(s->fd, offset_of(s, range), range.size, pool);
+    bool pool = s->page_size > os_page_size();
+    int r = pool && s->capabilities & SEG_PLACED ? populate(s, range)
+                                                 : os_commit_file(s->fd, offset_of(s, range), range.size, pool || s->on_disk);
 
     if (r == -ENOMEM)
         return la_fail(-ENOSPC, "segment \"%s\": %zu bytes are more than the machine or this control group has left", s->name, range.size);
     if (r == -ENOSPC)
         return la_fail(-ENOSPC, "segment \"%s\": no memory for %zu bytes (%s)", s->name, range.size,
-                       pool ? "the pool of 2 MiB pages is empty" : "the tmpfs, or the memory, is full");
+                       pool ? "the pool of huge pages is empty" : s->on_disk ? "the file system is full" : "the tmpfs, or the memory, is full");
     return r < 0 ? la_fail(r, "segment \"%s\": cannot commit %zu bytes (errno %d)", s->name, range.size, -r) : 0;
 }
 

@@ -19,9 +19,6 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
-#ifndef MFD_HUGE_2MB
-#define MFD_HUGE_2MB (21 << 26)
-#endif
 
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 
@@ -39,7 +36,7 @@ static int create_file(const char *name, unsigned flags)
 static int make_file(struct seg_segment *s, size_t size, size_t page)
 {
     CLEANUP(close_fd) int fd = create_file(s->name[0] ? s->name : "segment",
-                                           page == SEG_HUGE_PAGE ? MFD_HUGETLB | (unsigned)MFD_HUGE_2MB : 0);
+                                           page > os_page_size() ? MFD_HUGETLB | seg_huge_flags(page) : 0);
 
     if (fd < 0)
         return la_fail(fd, "memfd_create of \"%s\" failed (errno %d)", s->name, -fd);
@@ -66,7 +63,7 @@ static int import_file(struct seg_segment *s, const struct seg_request *request)
     if (r < 0)
         return r;
     s->capabilities |= SEG_SHARED | SEG_PURGE;
-    if (s->page_size == SEG_HUGE_PAGE)
+    if (s->page_size > os_page_size())
         s->capabilities |= SEG_HUGE;
     else if ((r = seg_miss(s, request, SEG_HUGE, "2 MiB pages: the file has others")) < 0)
         return r;
@@ -113,11 +110,11 @@ static int make_huge(struct seg_segment *s, const struct seg_request *request, s
 
     if (r <= 0)
         return r;
-    r = make_with_pages(s, request, size, SEG_HUGE_PAGE);
+    r = make_with_pages(s, request, size, seg_huge_page(request));
     if (r == 0)
         s->capabilities |= SEG_HUGE;
     else
-        r = seg_miss(s, request, SEG_HUGE, "2 MiB pages: refused (errno %d)", -r);
+        r = seg_miss(s, request, SEG_HUGE, "huge pages: refused (errno %d)", -r);
     return r;
 }
 
@@ -150,7 +147,7 @@ const struct seg_backend seg_memfd_backend = {
     .struct_size = sizeof(struct seg_backend),
     .kind = SEG_MEMFD,
     .name = "memfd",
-    .can = SEG_SHARED | SEG_SEALED | SEG_FIXED_ADDRESS | SEG_HUGE | SEG_THP | SEG_PURGE,
+    .can = SEG_SHARED | SEG_SEALED | SEG_FIXED_ADDRESS | SEG_HUGE | SEG_THP | SEG_PURGE | SEG_PLACED,
     .flags = SEG_IMPORT,
     .open = memfd_open,
     .close = seg_file_close,

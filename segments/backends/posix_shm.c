@@ -74,7 +74,9 @@ static int attach(struct seg_segment *s, const struct seg_request *request)
         r = seg_miss(s, request, SEG_FIXED_ADDRESS, "no fixed address: segment \"%s\" was made without one", request->name);
         mine.preferred &= ~(unsigned)SEG_FIXED_ADDRESS;
     }
-    return r < 0 ? r : seg_map(s, &mine, MAP_SHARED, address, claim);
+    if (r == 0)
+        r = seg_map(s, &mine, MAP_SHARED, address, claim);
+    return r < 0 ? r : seg_advise_thp(s, request, true);
 }
 
 static int link_file(struct seg_segment *s)
@@ -105,6 +107,8 @@ static int create(struct seg_segment *s, const struct seg_request *request, size
     s->page_size = os_page_size();
     claim_name_of(s->name, st.st_ino, claim);
     r = seg_map(s, request, MAP_SHARED, 0, claim);
+    if (r == 0)
+        r = seg_advise_thp(s, request, true);       /* what may fail comes before the name */
     if (r == 0)
         r = link_file(s);
     if (r == 0)
@@ -152,12 +156,8 @@ static int posix_shm_open(struct seg_segment *s, const struct seg_request *reque
     default:
         return la_fail(-EINVAL, "segment \"%s\": say SEG_CREATE, SEG_ATTACH or both", s->name);
     }
-    if (r < 0)
-        return r;
-    s->capabilities |= SEG_SHARED | SEG_NAMED | SEG_PURGE;
-    r = seg_advise_thp(s, request, true);
-    if (r < 0)
-        seg_file_close(s);
+    if (r == 0)
+        s->capabilities |= SEG_SHARED | SEG_NAMED | SEG_PURGE;
     return r;
 }
 
@@ -190,7 +190,7 @@ const struct seg_backend seg_posix_shm_backend = {
     .struct_size = sizeof(struct seg_backend),
     .kind = SEG_POSIX_SHM,
     .name = "POSIX shm",
-    .can = SEG_SHARED | SEG_NAMED | SEG_FIXED_ADDRESS | SEG_THP | SEG_PURGE,
+    .can = SEG_SHARED | SEG_NAMED | SEG_FIXED_ADDRESS | SEG_THP | SEG_PURGE | SEG_PLACED,
     .flags = SEG_CREATE | SEG_ATTACH,
     .open = posix_shm_open,
     .close = seg_file_close,

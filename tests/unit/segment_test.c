@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/mempolicy.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,12 +25,17 @@
 
 #include <liballoc/chain.h>
 #include <liballoc/vspace.h>
-#include <segments/segment.h>
+#include <segments/supply.h>
 
 #include "base/util.h"
 #include "os/headroom.h"
 
 #include "child.h"
+#include "huge_pool.h"
+
+#ifndef EMULATED
+#define EMULATED 0
+#endif
 
 static char name[32], registry[64];
 
@@ -46,6 +52,7 @@ static int teardown(void **state)
     (void)state;
     seg_remove(name);
     unlink(registry);
+    unlock_pool();
     return 0;
 }
 
@@ -335,6 +342,7 @@ static size_t free_huge_pages(void)
 static void huge_pages_are_got_or_the_pool_is_named(void **state)
 {
     (void)state;
+    lock_pool();
     for (enum seg_kind kind = SEG_ANON; kind <= SEG_MEMFD; kind++) {
         size_t pages = free_huge_pages();
         struct seg_request r = request_for(kind, (pages + 1) * 2 * MiB);
@@ -711,6 +719,253 @@ static void all_who_open_one_name_at_once_get_one_segment(void **state)
     munmap(opened, 4096);
 }
 
+/* ---- huge pages, on a pool of this test's own ---- */
+
+static void use_and_exhaust_pool(void *arg)
+{
+    struct seg_segment *refused = NULL;
+    enum seg_kind kind = *(enum seg_kind *)arg;
+    struct seg_request r = request_for(kind, 4 * MiB), more;
+    size_t pages = (size_t)pool_number("free_hugepages") - (size_t)pool_number("resv_hugepages");
+    struct seg_info info = { .struct_size = sizeof(info) };
+    struct seg_segment *s, *rest;
+    struct la_range part, none;
+
+    CHECK(pages >= 4);
+    r.required = SEG_HUGE | SEG_THP;
+    CHECK(seg_open(&r, &refused) == -ENOTSUP && !refused && strstr(la_last_error(), "not together"));
+    r.required = SEG_HUGE;
+    CHECK(seg_open(&r, &s) == 0 && seg_acquire(s, 4 * MiB, 4 * MiB, &part) == 0);
+    CHECK(seg_info(s, &info) == 0 && info.page_size == 2 * MiB && info.capabilities & SEG_HUGE);
+    memset(part.base, 1, part.size);
+    CHECK(pool_number("free_hugepages") == (long)pages - 2);
+
+    /* All that is left, in a second one; then nothing is, which is told before any touch. */
+    more = request_for(kind, (pages - 2) * 2 * MiB);
+    more.required = SEG_HUGE;
+    CHECK(seg_open(&more, &rest) == 0 && seg_acquire(rest, 1, more.wanted_size, &none) == 0);
+    memset(none.base, 1, none.size);
+    CHECK(seg_open(&r, &(struct seg_segment *){ NULL }) == -ENOTSUP);
+    CHECK(strstr(la_last_error(), "2 MiB pages: 0 of"));
+    CHECK(seg_release(rest, none) == 0 && seg_close(rest) == 0);
+
+    /* Taken by somebody else between opening and committing. */
+    CHECK(seg_open(&r, &rest) == 0);
+    more = request_for(SEG_MEMFD, (pages - 2) * 2 * MiB);
+    more.preferred = SEG_HUGE;
+    if (kind == SEG_MEMFD) {
+        struct seg_segment *thief;
+
+        CHECK(seg_open(&more, &thief) == 0 && seg_acquire(thief, more.wanted_size, more.wanted_size, &none) == 0);
+        CHECK(seg_acquire(rest, 2 * MiB, 4 * MiB, &none) == -ENOSPC);
+        CHECK(strstr(la_last_error(), "pool of huge pages is empty"));
+    }
+}
+
+static void huge_pages_end_in_an_error_and_no_sigbus(void **state)
+{
+    (void)state;
+    for (enum seg_kind kind = SEG_ANON; kind <= SEG_MEMFD; kind++) {
+        int status = with_pool(4, use_and_exhaust_pool, &kind);
+
+        if (status == CANNOT) {
+            print_message("the pool of huge pages cannot be changed here (needs root and free memory)\n");
+            skip();
+        }
+        assert_int_equal(status, 0);
+    }
+}
+
+static void list_falls_back(void *arg)
+{
+    struct seg_supply_config config = { .struct_size = sizeof(config), .list = "hugetlb:2M,memfd:2M,anon" };
+    struct seg_supply_info info = { .struct_size = sizeof(info) };
+    struct seg_supply *supply;
+    struct la_range range[3];
+    size_t pages = (size_t)pool_number("free_hugepages") - (size_t)pool_number("resv_hugepages");
+
+    (void)arg;
+    CHECK(seg_supply_create(&config, &supply) == 0);
+    CHECK(seg_supply_acquire(supply, 1, pages * 2 * MiB, &range[0]) == 0);
+    CHECK(seg_supply_info(supply, &info) == 0 && strcmp(info.source, "hugetlb") == 0 && !info.reason[0]);
+    memset(range[0].base, 1, range[0].size);
+    CHECK(seg_supply_acquire(supply, MiB, MiB, &range[1]) == 0);
+    CHECK(seg_supply_info(supply, &info) == 0 && strcmp(info.source, "anon") == 0);
+    CHECK(strstr(info.reason, "hugetlb: 2 MiB pages: 0 of") && strstr(info.reason, "memfd: 2 MiB pages: 0 of"));
+    memset(range[1].base, 1, range[1].size);
+    CHECK(seg_supply_release(supply, range[0]) == 0);
+    CHECK(seg_supply_acquire(supply, MiB, MiB, &range[2]) == 0);            /* the pool has some again */
+    CHECK(seg_supply_info(supply, &info) == 0 && strcmp(info.source, "hugetlb") == 0);
+    CHECK(range[2].size == 2 * MiB);
+    CHECK(seg_supply_release(supply, range[1]) == 0 && seg_supply_release(supply, range[2]) == 0);
+    CHECK(seg_supply_destroy(supply) == 0);
+}
+
+static void list_goes_on_where_the_pool_ends(void **state)
+{
+    int status = with_pool(4, list_falls_back, NULL);
+
+    (void)state;
+    if (status == CANNOT) {
+        print_message("the pool of huge pages cannot be changed here (needs root and free memory)\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
+/* ---- files by path ---- */
+
+static void file_keeps_its_content(void **state)
+{
+    char path[64];
+    struct seg_request r = request_for(SEG_FILE, 4 * MiB);
+    struct seg_segment *s;
+    struct la_range part;
+
+    (void)state;
+    snprintf(path, sizeof(path), "/tmp/segment-test-file-%d", (int)getpid());
+    assert_refused(r, -EINVAL, "path");
+    r.path = path;
+    assert_refused(r, -EINVAL, "SEG_ATTACH");
+    r.flags = SEG_ATTACH;
+    assert_refused(r, -ENOENT, "SEG_CREATE");
+    r.flags = SEG_CREATE;
+    r.required = SEG_HUGE;
+    assert_refused(r, -ENOTSUP, "hugetlbfs");
+    assert_int_equal(access(path, F_OK), -1);       /* nothing is left of what failed */
+    r.required = SEG_DAX;
+    if (!EMULATED)      /* qemu-user takes MAP_SYNC for granted */
+        assert_refused(r, -ENOTSUP, "DAX");
+    assert_int_equal(access(path, F_OK), -1);
+    r.required = SEG_SHARED | SEG_NAMED;
+    r.preferred = SEG_DAX;
+    s = open_segment(&r);
+    assert_true(EMULATED || info_of(s).missed == SEG_DAX);
+    part = acquire(s, MiB);
+    strcpy(part.base, "kept");
+    assert_refused(r, -EEXIST, path);
+    assert_int_equal(seg_release(s, (struct la_range){ part.base, 4096 }), -EINVAL);
+    r.flags = SEG_ATTACH;
+    {
+        struct seg_segment *other = open_segment(&r);
+
+        assert_int_equal(info_of(other).size, 4 * MiB);
+        assert_string_equal(info_of(other).base, "kept");
+        assert_int_equal(seg_close(other), 0);
+    }
+    r.min_size = 8 * MiB;
+    r.wanted_size = 0;
+    assert_refused(r, -ENOSPC, "asked for");
+    assert_int_equal(seg_release(s, part), 0);
+    assert_int_equal(seg_close(s), 0);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* A hugetlbfs of 4 MiB, for this process alone. */
+static void fill_hugetlbfs(void *arg)
+{
+    char folder[64], path[96];
+    struct seg_request r = request_for(SEG_FILE, 16 * MiB);
+    struct seg_segment *s;
+    struct la_range part, none;
+
+    (void)arg;
+    snprintf(folder, sizeof(folder), "/tmp/segment-test-huge-%d", (int)getpid());
+    snprintf(path, sizeof(path), "%s/file", folder);
+    CHECK(mkdir(folder, 0700) == 0);
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", folder, "hugetlbfs", 0, "size=4M,pagesize=2M") < 0) {
+        rmdir(folder);
+        _exit(CANNOT);
+    }
+    r.path = path;
+    r.flags = SEG_CREATE;
+    r.required = SEG_HUGE;
+    CHECK(seg_open(&r, &s) == 0);
+    CHECK(seg_acquire(s, 4 * MiB, 4 * MiB, &part) == 0 && part.size == 4 * MiB);
+    memset(part.base, 1, part.size);
+    CHECK(seg_acquire(s, 1, 1, &none) == -ENOSPC);          /* the mount is full, the pool is not */
+    CHECK(seg_release(s, part) == 0 && seg_close(s) == 0);
+    CHECK(unlink(path) == 0 && umount(folder) == 0 && rmdir(folder) == 0);
+}
+
+static void full_hugetlbfs_is_an_error_and_no_sigbus(void **state)
+{
+    int status = with_pool(4, fill_hugetlbfs, NULL);
+
+    (void)state;
+    if (status == CANNOT) {
+        print_message("hugetlbfs cannot be mounted, or its pool cannot be changed here (needs root)\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
+/* ---- NUMA: one node is enough to see that requests reach the kernel; tests with several run in the guest ---- */
+
+static int policy_of(const void *address, unsigned long *nodes)
+{
+    int mode = -1;
+
+    *nodes = 0;
+    return syscall(SYS_get_mempolicy, &mode, nodes, 64, address, MPOL_F_ADDR) < 0 ? -1 : mode;
+}
+
+static void pages_are_placed_as_asked(void **state)
+{
+    static const struct { enum seg_numa_mode mode; int policy; } modes[] = {
+        { SEG_NUMA_BIND, MPOL_BIND }, { SEG_NUMA_PREFER, MPOL_PREFERRED }, { SEG_NUMA_INTERLEAVE, MPOL_INTERLEAVE },
+    };
+    unsigned long nodes;
+
+    (void)state;
+    if (policy_of(&nodes, &nodes) < 0) {
+        print_message("this kernel or sandbox has no get_mempolicy()\n");
+        skip();
+    }
+    for (enum seg_kind kind = SEG_ANON; kind <= SEG_POSIX_SHM; kind++)
+        for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+            struct seg_request r = request_for(kind, MiB);
+            struct seg_segment *s;
+            struct la_range part;
+
+            r.required = SEG_PLACED;
+            r.numa = (struct seg_numa){ modes[i].mode, 1 };
+            s = open_segment(&r);
+            part = acquire(s, MiB);
+            memset(part.base, 1, part.size);
+            assert_true(info_of(s).capabilities & SEG_PLACED);
+            assert_int_equal(policy_of(part.base, &nodes), modes[i].policy);
+            assert_int_equal(nodes, 1);
+            assert_int_equal(seg_release(s, part), 0);
+            assert_int_equal(seg_close(s), 0);
+            if (kind == SEG_POSIX_SHM)
+                assert_int_equal(seg_remove(name), 0);
+        }
+}
+
+static void wrong_nodes_are_named(void **state)
+{
+    struct seg_request r = request_for(SEG_POSIX_SHM, MiB);
+    struct seg_segment *s;
+
+    (void)state;
+    r.required = SEG_PLACED;
+    assert_refused(r, -EINVAL, "mode");
+    r.numa.mode = SEG_NUMA_BIND;
+    assert_refused(r, -EINVAL, "needs nodes");
+    r.numa = (struct seg_numa){ SEG_NUMA_LOCAL, 1 };
+    assert_refused(r, -EINVAL, "takes no nodes");
+    r.numa = (struct seg_numa){ 77, 1 };
+    assert_refused(r, -EINVAL, "mode 77");
+    r.numa = (struct seg_numa){ SEG_NUMA_BIND, 1ull << 62 };
+    assert_refused(r, -ENOTSUP, "NUMA placement: bind on nodes 0x4000000000000000");
+    r.required = 0;
+    s = open_segment(&r);               /* a wish; and the refused ones have left no name behind */
+    assert_int_equal(info_of(s).missed, SEG_PLACED);
+    assert_int_equal(seg_close(s), 0);
+}
+
 /* ---- no memory ---- */
 
 /* A /dev/shm of 8 MiB, for this process alone. */
@@ -892,6 +1147,12 @@ int main(void)
         TEST(names_are_made_once_and_end_by_remove),
         TEST(strange_files_in_dev_shm_are_not_attached),
         TEST(all_who_open_one_name_at_once_get_one_segment),
+        TEST(huge_pages_end_in_an_error_and_no_sigbus),
+        TEST(list_goes_on_where_the_pool_ends),
+        TEST(file_keeps_its_content),
+        TEST(full_hugetlbfs_is_an_error_and_no_sigbus),
+        TEST(pages_are_placed_as_asked),
+        TEST(wrong_nodes_are_named),
         TEST(full_dev_shm_is_an_error_and_no_sigbus),
         TEST(more_than_the_machine_has_is_refused_before_it_is_filled),
         TEST(segment_is_smaller_than_wanted_when_addresses_are_short),

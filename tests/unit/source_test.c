@@ -428,6 +428,57 @@ static void chains_of_several_threads_share_a_source(void **state)
     assert_int_equal(o->source->users, 1);
 }
 
+struct slow_growth {
+    struct own *other;          /* grown by another thread while we are asked for memory; NULL: no more */
+};
+
+static void allocate_from_other(void *arg)
+{
+    struct own *o = arg;
+
+    if (!la_chain_alloc(o->chain, 100))
+        abort();
+}
+
+/* As long as a driver takes, and longer: it returns only when the other source has grown. */
+static int acquire_after_other(void *self, size_t min, size_t wanted, struct la_range *ret)
+{
+    struct slow_growth *g = self;
+    struct thread_body_ body = { allocate_from_other, g->other };
+    pthread_t thread;
+
+    (void)min;
+    if (pthread_create(&thread, NULL, run_body_, &body) != 0)
+        return -EAGAIN;
+    pthread_join(thread, NULL);
+    ret->base = os_map(wanted);
+    ret->size = wanted;
+    return ret->base ? 0 : -ENOMEM;
+}
+
+static void release_mapping(void *self, struct la_range range)
+{
+    (void)self;
+    os_unmap(range.base, range.size);
+}
+
+static void growth_of_one_source_does_not_wait_for_another(void **state)
+{
+    struct own *o = *state;
+    struct la_source_ops ops = { .struct_size = sizeof(ops), .acquire = acquire_after_other, .release = release_mapping };
+    struct slow_growth growth = { .other = o };
+    struct la_source *source;
+    struct la_chain *chain;
+
+    assert_int_equal(la_source_create(&ops, &growth, &source), 0);
+    assert_int_equal(la_chain_create(source, 0, &chain), 0);
+    assert_int_equal(o->count, 0);
+    assert_non_null(la_chain_alloc(chain, 100));
+    assert_int_equal(o->count, 1);
+    assert_int_equal(la_chain_destroy(chain), 0);
+    assert_int_equal(la_source_destroy(source), 0);
+}
+
 /* ---- adoption ---- */
 
 struct orphans {
@@ -580,6 +631,7 @@ int main(void)
         own_test(source_in_use_cannot_be_destroyed),
         cmocka_unit_test(wrong_sources_are_refused),
         own_test(chains_of_several_threads_share_a_source),
+        own_test(growth_of_one_source_does_not_wait_for_another),
         cmocka_unit_test(pages_of_an_ended_thread_are_adopted_by_who_needs_them),
         cmocka_unit_test(large_blocks_of_an_ended_thread_are_counted_by_who_adopts_them),
         cmocka_unit_test(abandoned_macro_block_whose_blocks_are_all_freed_is_free),

@@ -63,6 +63,18 @@ LA_API int la_source_destroy(struct la_source *source);
 LA_API struct la_source *la_source_default(void);
 
 /**
+ * la_source_default_set() - let the default source, malloc's under liballoc-malloc.so too, grow by operations of yours
+ * @ops:  copied. Ranges are never released: the default source does not end. purge() is asked about ranges that it had before, too
+ * @self: handed to every operation
+ *
+ * For good: it can be set once. What is allocated stays where it is, and so does what follows in the same macro blocks of 2 MiB; blocks above
+ * 2 MiB come from @ops too, and then grow by copying. Ranges must be private memory: after fork() both processes write to them.
+ *
+ * Return: 0, -EINVAL (as la_source_create()), -EBUSY (set before).
+ */
+LA_API int la_source_default_set(const struct la_source_ops *ops, void *self);
+
+/**
  * la_source_trim() - give unused pages back to the system now
  * @source: NULL: the default source
  *

@@ -34,6 +34,7 @@ enum seg_kind {
     SEG_MEMFD = 2,          /* a file without a name, shared by handing its descriptor over */
     SEG_POSIX_SHM = 3,      /* a file in /dev/shm, shared by name (shm_open() finds it too) */
     SEG_USER = 4,           /* the caller's buffer */
+    SEG_FILE = 5,           /* a file by its path: on a disk, on a hugetlbfs mount, on a DAX mount */
 };
 
 /* Properties, for seg_request.required and .preferred and seg_info.capabilities. */
@@ -42,18 +43,35 @@ enum seg_capability {
     SEG_NAMED = 1u << 1,            /* other processes find it by name */
     SEG_SEALED = 1u << 2,           /* nobody can change its length any more: no SIGBUS by a hostile peer */
     SEG_FIXED_ADDRESS = 1u << 3,    /* the same address in every process, so plain pointers work (liballoc/vspace.h) */
-    SEG_HUGE = 1u << 4,             /* 2 MiB pages from the system's pool */
+    SEG_HUGE = 1u << 4,             /* pages from the system's pool, of 2 MiB or of seg_request.page_size */
     SEG_THP = 1u << 5,              /* the kernel may use huge pages where it finds them; tried when SEG_HUGE is missed */
     SEG_PURGE = 1u << 6,            /* released parts go back to the system */
+    SEG_PLACED = 1u << 7,           /* its pages lie where seg_request.numa says */
+    SEG_DAX = 1u << 8,              /* stores reach the medium without a page cache (MAP_SYNC) */
+    SEG_PINNED = 1u << 9,           /* its pages never move or leave: a registrar saw to it (segments/registrar.h) */
 };
 
 enum seg_flags {
-    SEG_CREATE = 1u << 0,   /* POSIX_SHM: make it; alone: -EEXIST when the name is taken */
-    SEG_ATTACH = 1u << 1,   /* POSIX_SHM: use the one that exists; alone: -ENOENT when there is none. Both: either */
+    SEG_CREATE = 1u << 0,   /* POSIX_SHM, FILE: make it; alone: -EEXIST when the name is taken */
+    SEG_ATTACH = 1u << 1,   /* POSIX_SHM, FILE: use the one that exists; alone: -ENOENT when there is none. Both: either */
     SEG_IMPORT = 1u << 2,   /* MEMFD: .fd is an existing file; it is duplicated, the caller keeps his */
 };
 
 #define SEG_NAME_MAX 63     /* bytes of a name: [A-Za-z0-9._-], the first no '.' or '-' */
+
+/* On which NUMA nodes pages lie. Only what is not yet touched can be placed. */
+enum seg_numa_mode {
+    SEG_NUMA_ANY = 0,       /* as the thread that touches them first is told (set_mempolicy) */
+    SEG_NUMA_BIND,          /* on .nodes, or nowhere */
+    SEG_NUMA_PREFER,        /* on the first of .nodes, elsewhere when it is full */
+    SEG_NUMA_INTERLEAVE,    /* in turn on all of .nodes */
+    SEG_NUMA_LOCAL,         /* on the node of the processor that touches them first */
+};
+
+struct seg_numa {
+    enum seg_numa_mode mode;
+    uint64_t nodes;         /* bit i: node i. LOCAL and ANY: 0 */
+};
 
 /* Set struct_size; what is left zero has the default. */
 struct seg_request {
@@ -68,6 +86,9 @@ struct seg_request {
     void *buffer;           /* USER: start of wanted_size bytes, at any alignment */
     int fd;                 /* MEMFD with SEG_IMPORT */
     uintptr_t address;      /* MEMFD with SEG_IMPORT and SEG_FIXED_ADDRESS: where its maker has it; else 0: chosen */
+    struct seg_numa numa;   /* with SEG_PLACED required, else it is a wish */
+    size_t page_size;       /* of SEG_HUGE: bytes, 2 MiB or 1 GiB on x86-64; 0: 2 MiB */
+    const char *path;       /* FILE */
 };
 
 /* The answer. */

@@ -1,0 +1,38 @@
+/*
+ * runtime.h - the functions of the CUDA runtime that segments call, found when the program runs.
+ */
+#ifndef SEGMENTS_CUDA_RUNTIME_H
+#define SEGMENTS_CUDA_RUNTIME_H
+
+#include <stddef.h>
+
+/* Plain types only: no struct of CUDA's crosses the border, so its headers are not needed. */
+#define CUDA_FUNCTIONS(X)                                                                                              \
+    X(int, cudaGetDeviceCount, (int *count))                                                                           \
+    X(int, cudaHostAlloc, (void **pointer, size_t size, unsigned flags))                                               \
+    X(int, cudaFreeHost, (void *pointer))                                                                              \
+    X(int, cudaHostRegister, (void *pointer, size_t size, unsigned flags))                                             \
+    X(int, cudaHostUnregister, (void *pointer))                                                                        \
+    X(int, cudaHostGetDevicePointer, (void **device, void *host, unsigned flags))                                      \
+    X(int, cudaGetLastError, (void))                                                                                   \
+    X(const char *, cudaGetErrorString, (int error))
+
+struct cuda_runtime {
+#define X(type, name, arguments) type (*name) arguments;
+    CUDA_FUNCTIONS(X)
+#undef X
+};
+
+/* Return: 0, -ENODEV (not there, too old), -ECHILD (in a child of the process that has opened it). */
+int cuda_runtime_open(const struct cuda_runtime **ret);
+
+/* It was opened by this process, not by one that has forked it. */
+int cuda_runtime_is_ours(void);
+
+/* Turn an error of CUDA's into one of ours, with a sentence. @error is not 0. */
+int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size_t size);
+
+/* cudaErrorCudartUnloading: the process ends, contexts and registrations are gone. */
+enum { CUDA_UNLOADING = 4, CUDA_NOT_REGISTERED = 713 };
+
+#endif
