@@ -32,6 +32,8 @@
 
 #include "base/error.h"
 #include "core/meta.h"
+#include "core/publish.h"
+#include "core/queue.h"
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
 
@@ -63,8 +65,8 @@ static _Atomic(uintptr_t) *bits(la_link *link)
 
 /* ---- intents ---- */
 
-static void intent_begin(struct la_heap *heap, struct heap_lane *lane, enum intent_op op, la_link *link, uintptr_t block,
-                         uint64_t record, uint64_t next_offset, unsigned generation)
+void intent_begin(struct la_heap *heap, struct heap_lane *lane, enum intent_op op, const void *link, uintptr_t block,
+                  uint64_t record, uint64_t next_offset, unsigned generation)
 {
     atomic_store_explicit(&lane->sequence, atomic_load_explicit(&lane->sequence, memory_order_relaxed) + 1, memory_order_relaxed);
     atomic_store_explicit(&lane->link, heap_offset(heap, link), memory_order_relaxed);
@@ -76,7 +78,7 @@ static void intent_begin(struct la_heap *heap, struct heap_lane *lane, enum inte
     atomic_store_explicit(&lane->op, op, memory_order_release);
 }
 
-static void intent_end(struct heap_lane *lane)
+void intent_end(struct heap_lane *lane)
 {
     atomic_store_explicit(&lane->op, INTENT_NONE, memory_order_release);
 }
@@ -110,8 +112,7 @@ static bool replacement(struct la_heap *heap, uintptr_t block, uint64_t next_off
     return true;
 }
 
-/* Step 3 for lane @lane; false: the block is not of that generation, or in no state to be taken. */
-static bool take_word(struct la_heap *heap, uintptr_t block, unsigned lane, unsigned generation)
+bool take_word(struct la_heap *heap, uintptr_t block, unsigned lane, unsigned generation)
 {
     struct block_ref ref;
     word_t w, taken;
@@ -166,8 +167,7 @@ void *la_load(struct la_heap *heap, la_link *link)
 
 /* ---- publish ---- */
 
-/* A held block of the calling thread's lane, from its address. */
-static int find_held(struct la_heap *heap, struct lane *lane, const void *block, struct block_ref *ref)
+int find_held(struct la_heap *heap, struct lane *lane, const void *block, struct block_ref *ref)
 {
     word_t w;
 
@@ -331,12 +331,6 @@ struct record {
     _Atomic(uint64_t) entry[RECORD_ENTRIES];    /* offsets of blocks */
 };
 
-struct la_bundle {
-    struct la_heap *heap;
-    struct lane *lane;
-    struct record *record;      /* the latest */
-};
-
 static struct record *record_at(struct la_heap *heap, uint64_t offset)
 {
     struct block_ref ref;
@@ -451,11 +445,28 @@ static void bundle_end(struct la_bundle *bundle)
     la_meta_free(bundle, sizeof(*bundle));
 }
 
+uint64_t bundle_record(const struct la_bundle *bundle)
+{
+    return bundle->record ? heap_offset(bundle->heap, bundle->record) : 0;
+}
+
+void bundle_published(struct la_bundle *bundle)
+{
+    struct la_heap *heap = bundle->heap;
+    struct lane *lane = bundle->lane;
+    uint64_t record = bundle_record(bundle);
+
+    each_entry(heap, record, lane->number, keep_entry);
+    intent_end(&heap->lane_table[lane->number]);
+    free_records(heap, bundle->record);
+    bundle_end(bundle);
+}
+
 int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, void *root)
 {
     struct la_heap *heap = bundle->heap;
     struct lane *lane = bundle->lane;
-    uint64_t record = bundle->record ? heap_offset(heap, bundle->record) : 0;
+    uint64_t record = bundle_record(bundle);
     struct block_ref ref;
     int r = check_link(heap, link);
 
@@ -463,28 +474,26 @@ int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, v
         r = find_held(heap, lane, root, &ref);
     if (r == 0)
         r = publish(heap, lane, link, (uintptr_t)expected, &ref, record);
-    if (r < 0)
-        return r;
-    each_entry(heap, record, lane->number, keep_entry);
-    intent_end(&heap->lane_table[lane->number]);
-    free_records(heap, bundle->record);
-    bundle_end(bundle);
-    return 0;
+    if (r == 0)
+        bundle_published(bundle);
+    return r;
 }
 
 void la_bundle_abort(struct la_bundle *bundle)
 {
-    uint64_t record;
-
     if (!bundle)
         return;
-    record = bundle->record ? heap_offset(bundle->heap, bundle->record) : 0;
-    each_entry(bundle->heap, record, bundle->lane->number, free_entry);
+    each_entry(bundle->heap, bundle_record(bundle), bundle->lane->number, free_entry);
     free_records(bundle->heap, bundle->record);
     bundle_end(bundle);
 }
 
 /* ---- recovery ---- */
+
+void bundle_keep(struct la_heap *heap, uint64_t record, unsigned lane)
+{
+    each_entry(heap, record, lane, keep_entry);
+}
 
 /* Did step 3 of a publish happen? See the head of this file. */
 static bool was_published(struct la_heap *heap, const struct heap_lane *lane, unsigned number, struct block_ref *ref)
@@ -536,13 +545,15 @@ void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned 
     uint64_t link = atomic_load(&lane->link), block = atomic_load(&lane->block);
     bool done;
 
-    if (op != INTENT_PUBLISH && op != INTENT_TAKE)
+    if (op == INTENT_NONE || op > INTENT_LAST)
         return;
     if (link >= heap->size || block >= heap->size || !heap_link_is_valid(heap, heap->base + link)) {
         heap_quarantine(heap, "a dead lane's intent points outside the heap");
         return;
     }
-    done = op == INTENT_PUBLISH ? resolve_publish(heap, lane, number) : resolve_take(heap, lane, number);
+    done = op == INTENT_PUBLISH ? resolve_publish(heap, lane, number)
+           : op == INTENT_TAKE  ? resolve_take(heap, lane, number)
+                                : queue_resolve_intent(heap, lane, number);
     if (done)
         obituary->published++;
     else
