@@ -499,16 +499,23 @@ void bundle_keep(struct la_heap *heap, uint64_t record, unsigned lane)
 static bool was_published(struct la_heap *heap, const struct heap_lane *lane, unsigned number, struct block_ref *ref)
 {
     la_link *link = (la_link *)(heap->base + atomic_load(&lane->link));
-    word_t w = atomic_load(ref->word);
 
-    /* Freed or taken since: it was reachable. */
-    if (word_generation(w) != atomic_load(&lane->generation))
-        return true;
-    if (word_state(w, ref->epoch) == WORD_HEAP)
-        return true;
-    if (word_state(w, ref->epoch) != WORD_IN_DOUBT || word_lane(w) != number)
-        return false;
-    return (atomic_load(bits(link)) & ADDRESS_MASK) == (uintptr_t)ref->start;
+    for (;;) {
+        word_t w = atomic_load(ref->word);
+
+        /* Freed or taken since: it was reachable. */
+        if (word_generation(w) != atomic_load(&lane->generation))
+            return true;
+        if (word_state(w, ref->epoch) == WORD_HEAP)
+            return true;
+        if (word_state(w, ref->epoch) != WORD_IN_DOUBT || word_lane(w) != number)
+            return false;
+        if ((atomic_load(bits(link)) & ADDRESS_MASK) == (uintptr_t)ref->start)
+            return true;
+        /* Not there; unless somebody settled it and replaced the link between our two looks: then its word is another one. */
+        if (atomic_load(ref->word) == w)
+            return false;
+    }
 }
 
 static bool resolve_publish(struct la_heap *heap, struct heap_lane *lane, unsigned number)
