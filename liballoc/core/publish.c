@@ -85,8 +85,11 @@ void intent_end(struct heap_lane *lane)
 
 /* ---- settle and help ---- */
 
-/* What @value points to is no longer in doubt. */
-static void settle(struct la_heap *heap, uintptr_t value)
+/*
+ * What @link points to is no longer in doubt, if that is @value. The word first, then the link: a caller may expect what was there long ago and
+ * is being published elsewhere now. If it is here after its word was read, that word was about this link.
+ */
+static void settle(struct la_heap *heap, la_link *link, uintptr_t value)
 {
     struct block_ref ref;
     word_t w;
@@ -94,7 +97,7 @@ static void settle(struct la_heap *heap, uintptr_t value)
     if (!value || !block_find(heap, (void *)value, &ref))
         return;
     w = atomic_load_explicit(ref.word, memory_order_acquire);
-    if (word_state(w, ref.epoch) == WORD_IN_DOUBT)
+    if (word_state(w, ref.epoch) == WORD_IN_DOUBT && atomic_load_explicit(bits(link), memory_order_acquire) == value)
         atomic_compare_exchange_strong(ref.word, &w, word_make(word_generation(w), ref.epoch, WORD_HEAP, 0));
 }
 
@@ -196,7 +199,7 @@ static int publish(struct la_heap *heap, struct lane *lane, la_link *link, uintp
 
     intent_begin(heap, mine, INTENT_PUBLISH, link, (uintptr_t)ref->start, record, 0, word_generation(held));
     atomic_store_explicit(ref->word, in_doubt, memory_order_release);
-    settle(heap, expected);
+    settle(heap, link, expected);
     /* Release: what the block holds comes before the link. */
     if (!atomic_compare_exchange_strong_explicit(bits(link), &seen, (uintptr_t)ref->start, memory_order_acq_rel, memory_order_acquire)) {
         atomic_store_explicit(ref->word, held, memory_order_release);

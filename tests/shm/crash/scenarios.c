@@ -123,6 +123,16 @@ static void survivor_pushes(struct actor *a)
     link_object(a, (la_link *)a->stage->note[0], 200, LINKED);
 }
 
+/* Somebody expects the block in another link, where it never was or no longer is. */
+static void survivor_expects_it_elsewhere(struct actor *a)
+{
+    void *block = hold(a, 200);
+
+    if (la_publish(a->heap, stage_root(a, "elsewhere"), (void *)a->stage->note[1], block) != -EAGAIN)
+        stage_fail("publish over what is not expected");
+    la_free(block);
+}
+
 static void take_ground(struct actor *a)
 {
     la_link *root;
@@ -999,6 +1009,7 @@ const struct scenario scenarios[] = {
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 
     { "publish", RECOVER_TRACED | COMPARED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish-expected-long-ago", 0, .prepare = publish_ground, .act = publish_noted, .survive = survivor_expects_it_elsewhere },
     { "publish-over", RECOVER_TRACED, .prepare = publish_over_ground, .act = publish_noted, .survive = survivor_pushes },
     { "publish-inner", RECOVER_TRACED, .prepare = publish_inner_ground, .act = publish_noted },
     { "publish-run", 0, RUN_HEAP, .prepare = publish_run_ground, .act = publish_noted, .survive = survivor_takes },
