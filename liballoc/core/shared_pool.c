@@ -637,11 +637,20 @@ void lane_trim(struct la_chain *chain)
     }
 }
 
+static bool has_room(const struct la_chain *chain, unsigned c, unsigned slices)
+{
+    return (c < SMALL_CLASSES && chain->avail[c]) || chain->run_mask >> slices != 0;
+}
+
 static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
 {
     if (heap_is_quarantined(lane_of(chain)->heap))
         return false;
-    if (adopt(chain) || take_free(chain))
+    /* What is adopted may be full. */
+    while (adopt(chain))
+        if (has_room(chain, c, slices))
+            return true;
+    if (take_free(chain))
         return true;
     /* Full: now every hint counts, and every page that could serve another size. */
     take_all_hints(chain);
@@ -650,7 +659,7 @@ static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
     lane_trim(chain);
     if (chain->run_mask >> slices == 0 && take_free(chain))
         return true;
-    return (c < SMALL_CLASSES && chain->avail[c]) || chain->run_mask >> slices != 0;
+    return has_room(chain, c, slices);
 }
 
 static void lane_give_macro(struct la_chain *chain, struct la_macro *m)
