@@ -172,9 +172,12 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
 {
     unsigned n = 0;
 
-    /* Handed in again whole: if another page serves the class, give this one back. */
-    if (page->free_count == ALL_PARTS && page->free && (chain->avail[page->size_class] != page || page->next) &&
-        page_is_empty(page)) {
+    /*
+     * Handed in again whole: if another page serves the class, give this one back. Not in the second round of a refill: its blocks may be in
+     * the bin since the first, and what others freed in between makes it look empty.
+     */
+    if (pool_bin_count(chain, page->size_class) == 0 && page->free_count == ALL_PARTS && page->free &&
+        (chain->avail[page->size_class] != page || page->next) && page_is_empty(page)) {
         pool_unlist_page(chain, page);
         pool_give_page(chain, page);
         return 0;
