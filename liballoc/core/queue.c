@@ -307,7 +307,16 @@ static int try_pop(const struct ring *ring, struct lane *lane, void **ret)
 
 /* ---- waiting ---- */
 
-enum { SLEEPERS = 1, NEXT_SEQUENCE = 2 };
+enum { SLEEPERS = 1, NEXT_SEQUENCE = 2, SPINS = 200 };
+
+static void relax(void)
+{
+#if defined __x86_64__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
+#endif
+}
 
 static int64_t now(void)
 {
@@ -384,24 +393,54 @@ static int64_t deadline_of(int64_t timeout)
     return timeout > INT64_MAX - begin ? 0 : begin + timeout;
 }
 
+/* What a push or a pop needs; ret: NULL for a push. */
+struct call {
+    const struct ring *ring;
+    struct lane *lane;
+    const struct block_ref *ref;
+    uint64_t record;
+    void **ret;
+};
+
+static int attempt(const struct call *call)
+{
+    return call->ret ? try_pop(call->ring, call->lane, call->ret) : try_push(call->ring, call->lane, call->ref, call->record);
+}
+
+/* Half of a hand-over between two processes that both run is over sooner than a system call. */
+static int spin(const struct call *call)
+{
+    int r = -EAGAIN;
+
+    for (unsigned i = 0; i < SPINS && r == -EAGAIN; i++) {
+        relax();
+        r = attempt(call);
+    }
+    return r;
+}
+
+static int wait_for(const struct call *call, la_word *word, int64_t timeout)
+{
+    int64_t deadline = deadline_of(timeout);
+    int r = spin(call);
+
+    while (r == -EAGAIN) {
+        uint32_t value = prepare_to_sleep(word);
+
+        r = attempt(call);
+        if (r == -EAGAIN && !sleep_on(word, value, deadline))
+            return -ETIMEDOUT;
+    }
+    return r;
+}
+
 static int push(const struct ring *ring, struct lane *lane, const struct block_ref *ref, uint64_t record, int64_t timeout)
 {
-    la_word *word = &ring->queue->emptied;
-    int r = try_push(ring, lane, ref, record);
-    int64_t deadline;
+    struct call call = { ring, lane, ref, record, NULL };
+    int r = attempt(&call);
 
-    if (r == -EAGAIN && timeout != LA_TRY) {
-        deadline = deadline_of(timeout);
-        for (;;) {
-            uint32_t value = prepare_to_sleep(word);
-
-            r = try_push(ring, lane, ref, record);
-            if (r != -EAGAIN)
-                break;
-            if (!sleep_on(word, value, deadline))
-                return -ETIMEDOUT;
-        }
-    }
+    if (r == -EAGAIN && timeout != LA_TRY)
+        r = wait_for(&call, &ring->queue->emptied, timeout);
     if (r == 0)
         wake(&ring->queue->filled);
     return r;
@@ -409,22 +448,11 @@ static int push(const struct ring *ring, struct lane *lane, const struct block_r
 
 static int pop(const struct ring *ring, struct lane *lane, int64_t timeout, void **ret)
 {
-    la_word *word = &ring->queue->filled;
-    int r = try_pop(ring, lane, ret);
-    int64_t deadline;
+    struct call call = { ring, lane, NULL, 0, ret };
+    int r = attempt(&call);
 
-    if (r == -EAGAIN && timeout != LA_TRY) {
-        deadline = deadline_of(timeout);
-        for (;;) {
-            uint32_t value = prepare_to_sleep(word);
-
-            r = try_pop(ring, lane, ret);
-            if (r != -EAGAIN)
-                break;
-            if (!sleep_on(word, value, deadline))
-                return -ETIMEDOUT;
-        }
-    }
+    if (r == -EAGAIN && timeout != LA_TRY)
+        r = wait_for(&call, &ring->queue->filled, timeout);
     if (r == 0)
         wake(&ring->queue->emptied);
     return r;
