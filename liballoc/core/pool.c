@@ -256,7 +256,8 @@ static struct la_page *new_page(struct la_chain *chain, unsigned c)
         page = make_page(chain, c, slices);
     if (page)
         return page;
-    if (chain->ops->take_macro(chain, c, slices)) {
+    /* Once is the rule. An adopted macro block may have just so much room that state words take it. */
+    for (int tries = 0; tries < 4 && !page && chain->ops->take_macro(chain, c, slices); tries++) {
         if (chain->avail[c])
             return chain->avail[c];     /* adopted */
         for (int i = 0; i < 2 && !page; i++)
@@ -435,7 +436,8 @@ static unsigned take_page(struct la_chain *chain, unsigned c, struct la_page *pa
     return n;
 }
 
-static void *take_small(struct la_chain *chain, unsigned c)
+/* *@out: there is no page to be had. Else NULL says only that this one had nothing. */
+static void *take_small(struct la_chain *chain, unsigned c, bool *out)
 {
     struct la_page *page = chain->avail[c];
     void *block = NULL;
@@ -443,6 +445,7 @@ static void *take_small(struct la_chain *chain, unsigned c)
 
     if (!page)
         page = new_page(chain, c);
+    *out = !page;
     /* Where pages have a free block here and there, several share the cost of the slow path. */
     for (; page && n < REFILL_MIN; page = chain->avail[c]) {
         unsigned got = take_page(chain, c, page, &block);
@@ -467,13 +470,9 @@ void *pool_alloc_small(struct la_chain *chain, unsigned c)
         slow_call(chain);
         block = pop(chain, c);
     }
-    /* A page may turn out to have nothing: its list was corrupt, or (out of band) its free blocks were overestimated. */
-    while (!block) {
-        struct la_page *page = chain->avail[c];
-        block = take_small(chain, c);
-        if (!block && !page && !chain->avail[c])
-            break;
-    }
+    /* A page may turn out to have nothing, an adopted one too: its list was corrupt, or (out of band) its free blocks were overestimated. */
+    for (bool out = false; !block && !out;)
+        block = take_small(chain, c, &out);
     return block;
 }
 

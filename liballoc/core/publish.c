@@ -38,6 +38,8 @@
 
 #include "base/error.h"
 #include "core/meta.h"
+#include "core/publish.h"
+#include "core/queue.h"
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
 
@@ -79,8 +81,8 @@ struct intent {
 };
 
 /* Release, each field: who reads one of this intent also sees that the mark of the one before is gone (see read_intent()). */
-static uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent_op op, la_link *link, uintptr_t block, uint64_t record,
-                              uint64_t next_offset, unsigned generation)
+uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent_op op, const void *link, uintptr_t block, uint64_t record,
+                       uint64_t next_offset, unsigned generation)
 {
     struct heap_lane *lane = &heap->lane_table[number];
     uint64_t sequence = atomic_load_explicit(&lane->sequence, memory_order_relaxed) + 1;
@@ -95,7 +97,7 @@ static uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent
     return mark_of(number, sequence);
 }
 
-static void intent_end(struct heap_lane *lane)
+void intent_end(struct heap_lane *lane)
 {
     atomic_store_explicit(&lane->op, INTENT_NONE, memory_order_release);
 }
@@ -206,8 +208,7 @@ void *la_load(struct la_heap *heap, la_link *link)
 
 /* ---- publish ---- */
 
-/* A held block of the calling thread's lane, from its address. */
-static int find_held(struct la_heap *heap, struct lane *lane, const void *block, struct block_ref *ref)
+int find_held(struct la_heap *heap, struct lane *lane, const void *block, struct block_ref *ref)
 {
     word_t w;
 
@@ -386,12 +387,6 @@ struct record {
 /* The bundle made it HEAP, and must take that back when its root is not published. */
 #define ENTRY_KEPT ((uint64_t)1 << 63)
 
-struct la_bundle {
-    struct la_heap *heap;
-    struct lane *lane;
-    struct record *record;      /* the latest */
-};
-
 static struct record *record_at(struct la_heap *heap, uint64_t offset)
 {
     struct block_ref ref;
@@ -533,11 +528,32 @@ static void bundle_end(struct la_bundle *bundle)
     la_meta_free(bundle, sizeof(*bundle));
 }
 
+uint64_t bundle_record(const struct la_bundle *bundle)
+{
+    return bundle->record ? heap_offset(bundle->heap, bundle->record) : 0;
+}
+
+void bundle_keep(struct la_heap *heap, uint64_t record, unsigned lane)
+{
+    each_entry(heap, record, lane, keep_entry);
+}
+
+void bundle_hold(struct la_heap *heap, uint64_t record, unsigned lane)
+{
+    each_entry(heap, record, lane, hold_entry);
+}
+
+void bundle_published(struct la_bundle *bundle)
+{
+    free_records(bundle->heap, bundle->record);
+    bundle_end(bundle);
+}
+
 int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, void *root)
 {
     struct la_heap *heap = bundle->heap;
     struct lane *lane = bundle->lane;
-    uint64_t record = bundle->record ? heap_offset(heap, bundle->record) : 0;
+    uint64_t record = bundle_record(bundle);
     struct block_ref ref;
     int r = check_link(heap, link);
 
@@ -545,23 +561,17 @@ int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, v
         r = find_held(heap, lane, root, &ref);
     if (r == 0)
         r = publish(heap, lane, link, (uintptr_t)expected, &ref, record);
-    if (r < 0)
-        return r;
-    free_records(heap, bundle->record);
-    bundle_end(bundle);
-    return 0;
+    if (r == 0)
+        bundle_published(bundle);
+    return r;
 }
 
 void la_bundle_abort(struct la_bundle *bundle)
 {
-    uint64_t record;
-
     if (!bundle)
         return;
-    record = bundle->record ? heap_offset(bundle->heap, bundle->record) : 0;
-    each_entry(bundle->heap, record, bundle->lane->number, free_entry);
-    free_records(bundle->heap, bundle->record);
-    bundle_end(bundle);
+    each_entry(bundle->heap, bundle_record(bundle), bundle->lane->number, free_entry);
+    bundle_published(bundle);
 }
 
 /* ---- recovery ---- */
@@ -604,13 +614,15 @@ void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned 
     la_link *link = (la_link *)(heap->base + offset);
     bool done;
 
-    if (intent.op != INTENT_PUBLISH && intent.op != INTENT_TAKE)
+    if (intent.op == INTENT_NONE || intent.op > INTENT_LAST)
         return;
     if (offset >= heap->size || intent.block >= heap->size || !heap_link_is_valid(heap, link)) {
         heap_quarantine(heap, "a dead lane's intent points outside the heap");
         return;
     }
-    done = intent.op == INTENT_PUBLISH ? resolve_publish(heap, link, &intent) : resolve_take(heap, link, &intent);
+    done = intent.op == INTENT_PUBLISH ? resolve_publish(heap, link, &intent)
+           : intent.op == INTENT_TAKE  ? resolve_take(heap, link, &intent)
+                                       : queue_resolve_intent(heap, lane, number);
     if (done)
         obituary->published++;
     else

@@ -8,6 +8,7 @@
  *   F5  a word that is HELD or IN_DOUBT names a lane that is lent
  *   F6  an intent has a known operation and points into the heap
  *   F7  a root points to a live block, to memory in the heap, or nowhere
+ *   F8  a queue that a root points to is sound (Q1 to Q4 of queue.c)
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -17,6 +18,7 @@
 #include "base/fmt.h"
 #include "core/macroblock.h"
 #include "core/page.h"
+#include "core/queue.h"
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
@@ -208,7 +210,7 @@ static void check_lane(struct fsck *fsck, unsigned number)
     struct heap_lane *lane = &fsck->heap->lane_table[number];
     uint32_t op = atomic_load(&lane->op);
 
-    if (op > INTENT_TAKE || (op != INTENT_NONE && (atomic_load(&lane->link) >= fsck->heap->size || atomic_load(&lane->block) >= fsck->heap->size)))
+    if (op > INTENT_LAST || (op != INTENT_NONE && (atomic_load(&lane->link) >= fsck->heap->size || atomic_load(&lane->block) >= fsck->heap->size)))
         finding(fsck, "lane %u: intent %u points outside the heap (F6)", number, op);
     if ((uint32_t)atomic_load(&lane->owner) > LA_HEAP_MAX_PROCESSES)
         finding(fsck, "lane %u: belongs to process slot %u (F6)", number, (uint32_t)atomic_load(&lane->owner) - 1);
@@ -218,11 +220,14 @@ static void check_root(struct fsck *fsck, struct heap_root *root)
 {
     uintptr_t value = (uintptr_t)la_load(fsck->heap, (la_link *)&root->value);
     struct block_ref ref;
+    const char *wrong;
 
     if ((atomic_load(&root->state) & 3) != ROOT_NAMED || !value || !heap_contains(fsck->heap, (void *)value))
         return;     /* users may keep numbers in roots */
     if (!block_find(fsck->heap, (void *)value, &ref) || word_state(atomic_load(ref.word), ref.epoch) == WORD_FREE)
         finding(fsck, "root %.*s points to %p, which is no live block (F7)", LA_HEAP_NAME_MAX, root->name, (void *)value);
+    else if ((wrong = queue_check(fsck->heap, (void *)value)) != NULL)
+        finding(fsck, "queue %.*s at %p: %s (F8)", LA_HEAP_NAME_MAX, root->name, (void *)value, wrong);
 }
 
 static void visit_blocks(struct fsck *fsck)

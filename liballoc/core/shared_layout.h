@@ -171,7 +171,7 @@ struct heap_process {
 
 _Static_assert(sizeof(struct heap_process) == 64, "one cache line");
 
-enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE };
+enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE, INTENT_QUEUE_PUSH, INTENT_QUEUE_POP, INTENT_LAST = INTENT_QUEUE_POP };
 
 /*
  * A lane. All fields but owner are written by the lane alone, and read by whoever recovers it or helps it.
@@ -184,8 +184,8 @@ struct heap_lane {
     _Atomic(uint64_t) sequence;         /* of intents; never goes back, also when the lane is lent to somebody else */
     _Atomic(uint64_t) link;             /* offset of the word */
     _Atomic(uint64_t) block;            /* offset of the block */
-    _Atomic(uint64_t) record;           /* bundle: offset of its first record, else 0 */
-    _Atomic(uint64_t) next_offset;      /* take: where in the block the replacement lies, or LA_NO_NEXT */
+    _Atomic(uint64_t) record;           /* bundle: offset of its first record, else 0; queue pop: what the slot will hold */
+    _Atomic(uint64_t) next_offset;      /* take: where in the block the replacement lies, or LA_NO_NEXT; queue: the slot's word with the block */
     uint8_t unused[72];
 };
 

@@ -172,9 +172,12 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
 {
     unsigned n = 0;
 
-    /* Handed in again whole: if another page serves the class, give this one back. */
-    if (page->free_count == ALL_PARTS && page->free && (chain->avail[page->size_class] != page || page->next) &&
-        page_is_empty(page)) {
+    /*
+     * Handed in again whole: if another page serves the class, give this one back. Not in the second round of a refill: its blocks may be in
+     * the bin since the first, and what others freed in between makes it look empty.
+     */
+    if (pool_bin_count(chain, page->size_class) == 0 && page->free_count == ALL_PARTS && page->free &&
+        (chain->avail[page->size_class] != page || page->next) && page_is_empty(page)) {
         pool_unlist_page(chain, page);
         pool_give_page(chain, page);
         return 0;
@@ -648,11 +651,20 @@ void lane_trim(struct la_chain *chain)
     }
 }
 
+static bool has_room(const struct la_chain *chain, unsigned c, unsigned slices)
+{
+    return (c < SMALL_CLASSES && chain->avail[c]) || chain->run_mask >> slices != 0;
+}
+
 static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
 {
     if (heap_is_quarantined(lane_of(chain)->heap))
         return false;
-    if (adopt(chain) || take_free(chain))
+    /* What is adopted may be full. */
+    while (adopt(chain))
+        if (has_room(chain, c, slices))
+            return true;
+    if (take_free(chain))
         return true;
     /* Full: now every hint counts, and every page that could serve another size. */
     take_all_hints(chain);
@@ -661,7 +673,7 @@ static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
     lane_trim(chain);
     if (chain->run_mask >> slices == 0 && take_free(chain))
         return true;
-    return (c < SMALL_CLASSES && chain->avail[c]) || chain->run_mask >> slices != 0;
+    return has_room(chain, c, slices);
 }
 
 static void lane_give_macro(struct la_chain *chain, struct la_macro *m)

@@ -169,6 +169,66 @@ static void frees_from_inside_a_slow_path_leave_the_bins_alone(void **state)
     assert_int_equal(lane->chain.large_live, 1);
 }
 
+/* A refill that comes to the page again: all its words are FREE, but some of its blocks are in the bin. */
+static void a_page_with_blocks_in_the_bin_is_not_given_back(void **state)
+{
+    struct shared *s = *state;
+    void *block = la_heap_alloc(s->heap, 64);
+    struct lane *lane = heap_lane(s->heap);
+    struct la_page *page = lane_page_of(&lane->chain, block);
+    struct la_bin *bin = &lane->chain.bins[class_of(64)];
+
+    la_free(block);
+    assert_true(pool_bin_count(&lane->chain, class_of(64)) > 0);
+    pool_unlist_page(&lane->chain, page);       /* as if another page served the class */
+    page->free_count = UINT32_MAX;
+    page->free = page;
+    assert_int_equal(lane_pool_ops.take(&lane->chain, page, bin->top + 1, 1), 1);
+    assert_int_equal(page->kind, PAGE_LANE);
+    pool_list_page(&lane->chain, page);
+}
+
+/* Four macro blocks without a free slice, of processes that are no more. */
+static void fill_macro_blocks(struct la_heap *heap)
+{
+    for (int i = 0; i < 4 * 15; i++)
+        if (!la_heap_alloc(heap, 2 * 65536 - 4096))
+            _exit(97);
+    for (int i = 0; i < 4; i++)
+        if (!la_heap_alloc(heap, 65536 - 4096))
+            _exit(97);
+}
+
+static void what_is_adopted_and_full_does_not_make_an_allocation_fail(void **state)
+{
+    struct shared *s = *state;
+    static const size_t sizes[] = { 64, 20000, 100000 };
+
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        shared_kill_after(s, fill_macro_blocks);
+        assert_int_equal(la_heap_recover(s->heap, NULL, NULL), 1);
+        for (int n = 0; n < 10; n++)
+            assert_non_null(la_heap_alloc(s->heap, sizes[i]));
+    }
+}
+
+/* A page of the class is adopted, but all its blocks are in use. */
+static void fill_page(struct la_heap *heap)
+{
+    for (int i = 0; i < 65536 / 1024; i++)
+        if (!la_heap_alloc(heap, 1024))
+            _exit(97);
+}
+
+static void an_adopted_page_without_a_free_block_does_not_make_an_allocation_fail(void **state)
+{
+    struct shared *s = *state;
+
+    shared_kill_after(s, fill_page);
+    assert_int_equal(la_heap_recover(s->heap, NULL, NULL), 1);
+    assert_non_null(la_heap_alloc(s->heap, 1024));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +237,9 @@ int main(void)
         shared_test(the_region_map_leads_to_the_lanes_own_pages_only),
         shared_test(what_others_free_is_found_by_its_hints),
         shared_test(frees_from_inside_a_slow_path_leave_the_bins_alone),
+        shared_test(a_page_with_blocks_in_the_bin_is_not_given_back),
+        shared_test(what_is_adopted_and_full_does_not_make_an_allocation_fail),
+        shared_test(an_adopted_page_without_a_free_block_does_not_make_an_allocation_fail),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,8 @@
  *   C2  la_heap_fsck() finds nothing; nothing is held or in doubt but by peers that live
  *   C3  every live block is known to the model, every LIVE and PEER_HELD block is live (with the size it had), none is listed twice
  *   C4  the bytes of live blocks are what their owner wrote
- *   C5  a block that is LINKED is live exactly when the roots lead to it, and no link leads to a block that is not live
+ *   C5  a block that is LINKED is live exactly when the roots lead to it, through links or a queue, and no link leads to a block that is not
+ *       live; what is in a queue is there once
  *   C6  the heap can be used: blocks of all kinds are allocated, none of them live already; published, taken, freed; then C2 and C3 again
  *       and the free slices are all there
  *   C7  when the peers die as well, what they held is free
@@ -208,6 +209,31 @@ static void follow(struct check *c, uintptr_t value, const char *from)
     }
 }
 
+static void follow_queued(void *user, void *block)
+{
+    struct check *c = user;
+    int i = find_tracked(c, (uintptr_t)block);
+
+    if (i >= 0 && c->reached[i])
+        bad(c, "block %p is in a queue, and somewhere else or twice", block);
+    follow(c, (uintptr_t)block, "a queue");
+}
+
+/* false: @root leads to none. */
+static bool follow_queue(struct check *c, const char *name, la_link *root)
+{
+    struct la_queue *queue = atomic_load(root);
+    int i = find_tracked(c, (uintptr_t)queue);
+
+    if (!queue || (uintptr_t)queue >> 48 || la_queue_open(c->actor.heap, name, &queue) < 0)
+        return false;
+    if (i < 0)
+        bad(c, "%s leads to a queue at %p, the model knows of none", name, (void *)queue);
+    c->reached[i] = 1;
+    la_queue_walk(c->actor.heap, queue, follow_queued, c);
+    return true;
+}
+
 static void follow_roots(struct check *c)
 {
     const char *name;
@@ -217,7 +243,8 @@ static void follow_roots(struct check *c)
     for (unsigned i = 0; la_heap_root_at(c->actor.heap, i, &name, &root) == 0; i++) {
         if (!name[0])
             bad(c, "root %u has no name", i);
-        follow(c, (uintptr_t)atomic_load(root), name);
+        if (!follow_queue(c, name, root))
+            follow(c, (uintptr_t)atomic_load(root), name);
     }
 }
 

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/queue.h"
+
 enum { SMALL = 64, RUN_HEAP = 24 << 20, RUN = 3000000, LARGE = 100000 };
 
 #define NEXT offsetof(struct object, next)
@@ -119,6 +121,16 @@ static void push_noted(struct actor *a)
 static void survivor_pushes(struct actor *a)
 {
     link_object(a, (la_link *)a->stage->note[0], 200, LINKED);
+}
+
+/* Somebody expects the block in another link, where it never was or no longer is. */
+static void survivor_expects_it_elsewhere(struct actor *a)
+{
+    void *block = hold(a, 200);
+
+    if (la_publish(a->heap, stage_root(a, "elsewhere"), (void *)a->stage->note[1], block) != -EAGAIN)
+        stage_fail("publish over what is not expected");
+    la_free(block);
 }
 
 static void take_ground(struct actor *a)
@@ -695,6 +707,272 @@ static void mutex_can_be_locked(struct actor *a)
         a->wrong = "the mutex cannot be locked, or the next one is not told that its holder died";
 }
 
+/* ---- queue ---- */
+
+enum { QUEUE_CAPACITY = 3, QUEUE_ROUND = 4 };   /* slots */
+
+static struct la_queue *noted_queue(struct actor *a)
+{
+    return (struct la_queue *)a->stage->note[3];
+}
+
+static void *numbered(struct actor *a, uint32_t number)
+{
+    struct object *object = stage_fill(a, hold(a, 200), 200, LINKED);
+
+    object->number = number;
+    return object;
+}
+
+static void queue_push(struct actor *a, void *block)
+{
+    if (la_queue_push(a->heap, noted_queue(a), block, LA_TRY) != 0)
+        stage_fail("queue push");
+}
+
+static void *queue_pop(struct actor *a)
+{
+    void *block;
+
+    if (la_queue_pop(a->heap, noted_queue(a), LA_TRY, &block) != 0)
+        stage_fail("queue pop");
+    return block;
+}
+
+static void create_queue(struct actor *a)
+{
+    struct la_queue *queue;
+
+    if (la_queue_create(a->heap, "queue", QUEUE_CAPACITY, &queue) < 0)
+        stage_fail("queue");
+    a->stage->note[3] = (uintptr_t)queue;
+}
+
+static void create_new_queue(struct actor *a)
+{
+    create_queue(a);
+    stage_made(a, noted_queue(a), sizeof(struct la_queue));
+}
+
+/* With @n objects in it, beginning somewhere in the ring; note[1] is held and has the next number. */
+static void queue_with(struct actor *a, unsigned n, unsigned first)
+{
+    neighbours(a);
+    create_queue(a);
+    stage_track(a, noted_queue(a), sizeof(struct la_queue), LINKED);
+    for (unsigned i = 0; i < first; i++) {
+        queue_push(a, hold(a, 200));
+        la_free(queue_pop(a));
+    }
+    for (uint32_t i = 0; i < n; i++)
+        queue_push(a, numbered(a, i + 1));
+    a->stage->note[1] = (uintptr_t)numbered(a, n + 1);
+}
+
+static void queue_of_0(struct actor *a) { queue_with(a, 0, 0); }
+static void queue_of_1(struct actor *a) { queue_with(a, 1, QUEUE_ROUND - 1); }
+static void queue_of_2(struct actor *a) { queue_with(a, 2, QUEUE_ROUND + 1); }
+static void queue_of_3(struct actor *a) { queue_with(a, 3, 2); }
+
+static void push_noted_in_queue(struct actor *a) { queue_push(a, (void *)a->stage->note[1]); }
+static void pop_from_queue(struct actor *a) { queue_pop(a); }
+static void pop_and_free(struct actor *a) { la_free(queue_pop(a)); }
+
+static void pop_and_push(struct actor *a)
+{
+    struct object *object = queue_pop(a);
+
+    object->number = 100;
+    queue_push(a, object);
+}
+
+static void survivor_pops(struct actor *a)
+{
+    void *block;
+
+    if (la_queue_pop(a->heap, noted_queue(a), LA_TRY, &block) == 0)
+        la_free(block);
+}
+
+/* As many as fit, also in the place that a dead one left half empty. */
+static void survivor_fills_queue(struct actor *a)
+{
+    struct object *object = numbered(a, 50);
+
+    while (la_queue_push(a->heap, noted_queue(a), object, LA_TRY) == 0)
+        object = numbered(a, object->number + 1);
+    la_free(object);
+    stage_forget(a, object);
+}
+
+static void close_queue(struct actor *a)
+{
+    if (la_queue_close(a->heap, noted_queue(a)) < 0)
+        stage_fail("queue close");
+}
+
+static void destroy_queue(struct actor *a)
+{
+    if (la_queue_destroy(a->heap, noted_queue(a)) < 0)
+        stage_fail("queue destroy");
+}
+
+static void bundle_for_queue(struct actor *a)
+{
+    struct la_bundle *bundle;
+
+    queue_with(a, 1, QUEUE_ROUND - 1);
+    la_free((void *)a->stage->note[1]);
+    stage_forget(a, (void *)a->stage->note[1]);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    build_bundle(a, &bundle, 4);
+    ((struct object *)a->stage->note[1])->number = 2;
+}
+
+static void push_bundle(struct actor *a)
+{
+    if (la_queue_push_bundle(noted_queue(a), (struct la_bundle *)a->stage->note[2], (void *)a->stage->note[1], LA_TRY) != 0)
+        stage_fail("queue push of a bundle");
+}
+
+/* Pops everything and goes on holding it, while its publisher is recovered: no part of a bundle may be lost. */
+static void survivor_holds_popped(struct actor *a)
+{
+    struct object *root, *part;
+    void *block;
+
+    while (la_queue_pop(a->heap, noted_queue(a), LA_TRY, &block) == 0) {
+        root = block;
+        stage_change(a, root, PEER_HELD);
+        for (part = la_load(a->heap, &root->part); part; part = la_load(a->heap, &part->part))
+            stage_change(a, part, LIVE);
+    }
+}
+
+/* The queue has no object of another, all in their order, and takes and gives as many as it should. What was in it, is in it afterwards. */
+static void queue_works(struct actor *a)
+{
+    struct object *object[2 * QUEUE_CAPACITY];
+    struct la_queue *queue;
+    unsigned n = 0, in_it;
+    uint32_t last = 0;
+    void *block;
+
+    if (la_queue_open(a->heap, "queue", &queue) < 0)
+        return;
+    for (; n < QUEUE_CAPACITY && la_queue_pop(a->heap, queue, LA_TRY, &block) == 0; n++) {
+        object[n] = block;
+        if (object[n]->number <= last)
+            a->wrong = "objects come in another order";
+        last = object[n]->number;
+    }
+    in_it = n;
+    if (la_queue_pop(a->heap, queue, LA_TRY, &block) == 0)
+        a->wrong = "more objects than the queue takes";
+    for (unsigned round = 0; round < QUEUE_ROUND + 1 && !a->wrong; round++) {
+        for (n = 0; n <= QUEUE_CAPACITY; n++) {
+            int r = la_queue_push(a->heap, queue, block = la_heap_hold(a->heap, 200), LA_TRY);
+
+            if (r == -EPIPE) {      /* closed, and it was empty before */
+                la_free(block);
+                for (unsigned i = 0; i < in_it; i++)
+                    a->wrong = "what was in the closed queue cannot be put back";
+                return;
+            }
+            if (r != (n < QUEUE_CAPACITY ? 0 : -EAGAIN))
+                a->wrong = "the queue does not take as much as it should";
+            if (r != 0)
+                la_free(block);
+        }
+        for (n = 0; n < QUEUE_CAPACITY && !a->wrong; n++) {
+            if (la_queue_pop(a->heap, queue, LA_TRY, &block) != 0)
+                a->wrong = "the queue does not give back what it took";
+            else
+                la_free(block);
+        }
+    }
+    for (unsigned i = 0; i < in_it; i++)
+        if (la_queue_push(a->heap, queue, object[i], LA_TRY) != 0)
+            a->wrong = "what was in the queue cannot be put back";
+}
+
+/* Closed or not, and nothing else. */
+static void queue_is_closed_or_not(struct actor *a)
+{
+    struct la_queue *queue;
+    void *block = la_heap_hold(a->heap, 200);
+    int r;
+
+    if (la_queue_open(a->heap, "queue", &queue) < 0) {
+        la_free(block);
+        return;
+    }
+    r = la_queue_push(a->heap, queue, block, LA_TRY);
+    if (r != -EAGAIN && r != -EPIPE && r != 0)
+        a->wrong = "a queue that was being closed is neither closed nor open";
+    if (r == 0 && (la_queue_pop(a->heap, queue, LA_TRY, &block) != 0))
+        a->wrong = "a queue that was being closed took something and does not give it";
+    la_free(block);
+}
+
+/* Reached or free. */
+static void queue_is_there_or_not(struct actor *a)
+{
+    struct la_queue *queue;
+
+    if (la_queue_open(a->heap, "queue", &queue) < 0 && is_live(a, a->stage->note[3]))
+        a->wrong = "a queue without a root";
+    queue_works(a);
+}
+
+static bool slot_is_full(void *slot)
+{
+    return atomic_load((_Atomic(uint64_t) *)slot) >> 63;
+}
+
+/* The slot names the object, tail does not say so, and its producer is no more. */
+static void dies_pushing(struct actor *a)
+{
+    queue_of_2(a);
+    stage_die_when(a, slot_is_full, (void *)&noted_queue(a)->slot[atomic_load(&noted_queue(a)->tail) % QUEUE_ROUND]);
+    push_noted_in_queue(a);
+}
+
+static void dies_pushing_a_bundle(struct actor *a)
+{
+    bundle_for_queue(a);
+    stage_die_when(a, slot_is_full, (void *)&noted_queue(a)->slot[atomic_load(&noted_queue(a)->tail) % QUEUE_ROUND]);
+    push_bundle(a);
+}
+
+static struct la_heap *dying;
+
+static bool two_are_left(void *queue)
+{
+    return la_queue_walk(dying, queue, NULL, NULL) == 2;
+}
+
+/* A full queue, whose first slot names a block that its consumer took, who is no more. */
+static void dies_popping(struct actor *a)
+{
+    queue_of_3(a);
+    dying = a->heap;
+    stage_die_when(a, two_are_left, noted_queue(a));
+    pop_from_queue(a);
+}
+
+/* The producer stopped at tail is met by the push, not by the pop. */
+static void make_room(struct actor *a)
+{
+    la_free(queue_pop(a));
+    a->stage->note[1] = (uintptr_t)numbered(a, 20);
+}
+
+static void hold_for_queue(struct actor *a)
+{
+    a->stage->note[1] = (uintptr_t)numbered(a, 20);
+}
+
 /* ---- the list ---- */
 
 const struct scenario scenarios[] = {
@@ -739,6 +1017,7 @@ const struct scenario scenarios[] = {
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 
     { "publish", RECOVER_TRACED | COMPARED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish-expected-long-ago", 0, .prepare = publish_ground, .act = publish_noted, .survive = survivor_expects_it_elsewhere },
     { "publish-over", RECOVER_TRACED, .prepare = publish_over_ground, .act = publish_noted, .survive = survivor_pushes },
     { "publish-inner", RECOVER_TRACED, .prepare = publish_inner_ground, .act = publish_noted },
     { "publish-run", 0, RUN_HEAP, .prepare = publish_run_ground, .act = publish_noted, .survive = survivor_takes },
@@ -773,6 +1052,28 @@ const struct scenario scenarios[] = {
     { "recover-holder", KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much }, true, .act = recover, .survive = survivor_takes },
     { "recover-three", STORES_ONLY | KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much, dies_taking, dies_taking }, true, .act = recover },
     { "adopt", 0, 0, { neighbours }, true, .act = alloc_adopting },
+
+    { "queue-create", 0, .prepare = neighbours, .act = create_new_queue, .audit = queue_is_there_or_not },
+    { "queue-push", RECOVER_TRACED | COMPARED, .prepare = queue_of_0, .act = push_noted_in_queue, .survive = survivor_pops, .audit = queue_works },
+    { "queue-push-last", RECOVER_TRACED, .prepare = queue_of_2, .act = push_noted_in_queue, .survive = survivor_fills_queue, .audit = queue_works },
+    { "queue-push-bundle", RECOVER_TRACED, .prepare = bundle_for_queue, .act = push_bundle, .survive = survivor_holds_popped, .audit = queue_works },
+    { "queue-pop", RECOVER_TRACED | COMPARED, .prepare = queue_of_3, .act = pop_from_queue, .survive = survivor_pops, .audit = queue_works },
+    { "queue-pop-last", RECOVER_TRACED, .prepare = queue_of_1, .act = pop_and_free, .survive = survivor_fills_queue, .audit = queue_works },
+    { "queue-pop-push", UNEVEN | SAME_AFTER, .prepare = queue_of_2, .act = pop_and_push, .survive = survivor_holds_popped, .audit = queue_works },
+    { "queue-close", SAME_AFTER, .prepare = queue_of_3, .act = close_queue, .audit = queue_is_closed_or_not },
+    { "queue-destroy", 0, .prepare = queue_of_0, .act = destroy_queue, .audit = queue_is_closed_or_not },
+    { "queue-dead-producer-push", KEEPS_DEAD, 0, { dies_pushing }, true, .prepare = make_room, .act = push_noted_in_queue,
+      .survive = survivor_fills_queue, .audit = queue_works },
+    { "queue-dead-producer-pop", KEEPS_DEAD, 0, { dies_pushing }, true, .act = pop_from_queue, .survive = survivor_pops, .audit = queue_works },
+    { "queue-dead-consumer-push", KEEPS_DEAD, 0, { dies_popping }, true, .prepare = hold_for_queue, .act = push_noted_in_queue,
+      .survive = survivor_pops, .audit = queue_works },
+    { "queue-dead-consumer-pop", KEEPS_DEAD, 0, { dies_popping }, true, .act = pop_from_queue, .survive = survivor_fills_queue, .audit = queue_works },
+    { "queue-recover-producer", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_pushing }, true, .act = recover, .survive = survivor_pops,
+      .audit = queue_works },
+    { "queue-recover-bundle", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_pushing_a_bundle }, true, .act = recover,
+      .survive = survivor_holds_popped, .audit = queue_works },
+    { "queue-recover-consumer", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_popping }, true, .act = recover,
+      .survive = survivor_fills_queue, .audit = queue_works },
 
     { "root", SAME_AFTER, .act = name_root, .audit = root_is_one },
     { "attach", ATTACHES | NEEDS_STEPS | SAME_AFTER, .act = attach },
