@@ -360,6 +360,30 @@ static bool run_is_free(struct la_heap *heap, uint32_t macro, unsigned slice, un
     return word_state(atomic_load_explicit(run_word(slice_of(heap, macro, slice)), memory_order_acquire), epoch) == WORD_FREE;
 }
 
+/* The state words of a page lie in a slice of words of its macro block. */
+static bool words_are_there(const struct la_heap *heap, uint32_t macro, slice_t word)
+{
+    size_t n = slice_count(word) * SLICE_SIZE / class_size(slice_class(word));
+    size_t first = slice_words(word), last = first + (n + WORDS_PER_GRANULE - 1) / WORDS_PER_GRANULE - 1;
+
+    return last / GRANULES_PER_SLICE == first / GRANULES_PER_SLICE && last / GRANULES_PER_SLICE < SLICES_PER_MACRO &&
+           slice_kind(atomic_load_explicit(&slice_of(heap, macro, (unsigned)(first / GRANULES_PER_SLICE))->page, memory_order_relaxed)) == SLICE_WORDS;
+}
+
+/* What slice @i says of its page can be followed: it overlaps no other one, its words are words. */
+static bool page_is_sound(const struct la_heap *heap, uint32_t macro, unsigned i, slice_t word)
+{
+    if (slice_count(word) == 0 || i + slice_count(word) > SLICES_PER_MACRO)
+        return false;
+    for (unsigned n = 1; n < slice_count(word); n++) {
+        slice_t next = atomic_load_explicit(&slice_of(heap, macro, i + n)->page, memory_order_relaxed);
+
+        if (slice_kind(next) != SLICE_CONTINUED || slice_count(next) != n)
+            return false;
+    }
+    return slice_kind(word) == SLICE_LARGE || (slice_class(word) > 0 && slice_class(word) < SMALL_CLASSES && words_are_there(heap, macro, word));
+}
+
 /* Our view of a macro block that we own, from the page words; its pages with free blocks are listed. */
 static void view_macro(struct la_chain *chain, uint32_t macro)
 {
@@ -380,6 +404,9 @@ static void view_macro(struct la_chain *chain, uint32_t macro)
         atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
         if (slice_kind(word) == SLICE_WORDS) {
             m->all_slices &= ~(1u << i);
+        } else if ((slice_kind(word) == SLICE_SMALL || slice_kind(word) == SLICE_LARGE) && !page_is_sound(heap, macro, i, word)) {
+            heap_quarantine(heap, "a page word makes no sense");
+            m->all_slices &= ~(1u << i);    /* nobody's */
         } else if (slice_kind(word) == SLICE_SMALL) {
             page->slices = (uint16_t)slice_count(word);
             page_init_small(page, chain, slice_class(word), (uintptr_t)slice_memory(heap, macro, i), page->slices * SLICE_SIZE);
