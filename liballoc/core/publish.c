@@ -134,6 +134,12 @@ static void finish_publish(struct la_heap *heap, la_link *link, const struct int
     atomic_compare_exchange_strong(bits(link), &seen, (uintptr_t)ref.start);
 }
 
+/* There is a link word at @offset of the block; offsets are the caller's, or another lane's. */
+static bool has_word(const struct block_ref *ref, uint64_t offset)
+{
+    return offset % sizeof(uintptr_t) == 0 && offset < ref->size && ref->size - offset >= sizeof(uintptr_t);
+}
+
 /* What replaces the block in the link; false: the block is not what the intent says, the heap has been damaged. */
 static bool replacement(struct la_heap *heap, const struct intent *intent, uintptr_t *ret)
 {
@@ -142,7 +148,7 @@ static bool replacement(struct la_heap *heap, const struct intent *intent, uintp
     *ret = 0;
     if (intent->next_offset == LA_NO_NEXT)
         return true;
-    if (!block_find(heap, heap->base + intent->block, &ref) || intent->next_offset + sizeof(uintptr_t) > ref.size)
+    if (!block_find(heap, heap->base + intent->block, &ref) || !has_word(&ref, intent->next_offset))
         return false;
     *ret = (uintptr_t)la_load(heap, (la_link *)(ref.start + intent->next_offset));
     return true;
@@ -291,7 +297,7 @@ int la_push(struct la_heap *heap, la_link *head, void *block, size_t next_offset
     size_t size = la_usable_size(block);
     int r;
 
-    if (next_offset % sizeof(void *) || next_offset + sizeof(void *) > size)
+    if (next_offset % sizeof(void *) || next_offset >= size || size - next_offset < sizeof(void *))
         return la_fail(-EINVAL, "next_offset %zu does not lie in the block of %zu bytes", next_offset, size);
     do {
         void *old = la_load(heap, head);
@@ -333,7 +339,7 @@ static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uint
             return -EAGAIN;
         return la_fail(-EUCLEAN, "link %p points to %#lx, which is no block of heap %s", (void *)link, block, heap->header->name);
     }
-    if (next_offset != LA_NO_NEXT && next_offset + sizeof(void *) > ref.size)
+    if (next_offset != LA_NO_NEXT && !has_word(&ref, next_offset))
         return la_fail(-EINVAL, "next_offset %zu does not lie in the block of %zu bytes", (size_t)next_offset, ref.size);
     intent.generation = word_generation(atomic_load_explicit(ref.word, memory_order_acquire));
     intent.mark = intent_begin(heap, lane->number, INTENT_TAKE, link, block, 0, next_offset, intent.generation);
@@ -391,7 +397,7 @@ static struct record *record_at(struct la_heap *heap, uint64_t offset)
 {
     struct block_ref ref;
 
-    if (!offset || !block_find(heap, heap->base + offset, &ref) || ref.start != heap->base + offset || ref.size < sizeof(struct record))
+    if (!offset || offset >= heap->size || !block_find(heap, heap->base + offset, &ref) || ref.start != heap->base + offset || ref.size < sizeof(struct record))
         return NULL;
     return (struct record *)ref.start;
 }
@@ -440,22 +446,35 @@ void *la_bundle_alloc(struct la_bundle *bundle, size_t size)
     if (!block || !block_find(bundle->heap, block, &ref))
         return NULL;
     entry = (uint64_t)word_generation(atomic_load_explicit(ref.word, memory_order_relaxed)) << ENTRY_SHIFT | heap_offset(bundle->heap, block);
+    /* Others can write it: what is checked is what is used. */
     count = atomic_load_explicit(&record->count, memory_order_relaxed);
+    if (unlikely(count >= RECORD_ENTRIES)) {
+        heap_quarantine(bundle->heap, "the record of a bundle was overwritten");
+        return NULL;
+    }
     atomic_store_explicit(&record->entry[count], entry, memory_order_relaxed);
     atomic_store_explicit(&record->count, count + 1, memory_order_release);
     return block;
 }
 
-/* Bounded: a damaged list ends where it leaves the heap, and records are visited at most once per macro block's worth. */
+/*
+ * Bounded: a damaged list ends where it leaves the heap or comes back to where it was (after 1, 2, 4 ... steps the place is noted, so that a ring
+ * is found within three times its length: R. Brent, 1980).
+ */
 static void each_entry(struct la_heap *heap, uint64_t offset, unsigned lane, entry_visitor *visit)
 {
-    uint64_t limit = heap->size / sizeof(struct record);
+    const struct record *noted = NULL;
+    uint64_t steps = 0, note_at = 1;
 
-    for (struct record *record = record_at(heap, offset); record && limit > 0; limit--) {
+    for (struct record *record = record_at(heap, offset); record && record != noted; steps++) {
         uint64_t count = MIN(atomic_load_explicit(&record->count, memory_order_acquire), (uint64_t)RECORD_ENTRIES);
 
         for (uint64_t i = 0; i < count; i++)
             visit(heap, &record->entry[i], lane);
+        if (steps == note_at) {
+            noted = record;
+            note_at *= 2;
+        }
         record = record_at(heap, atomic_load_explicit(&record->next, memory_order_relaxed));
     }
 }
@@ -512,9 +531,17 @@ static void free_entry(struct la_heap *heap, _Atomic(uint64_t) *entry, unsigned 
         la_free(ref.start);
 }
 
-static void free_records(struct la_heap *heap, struct record *record)
+static bool record_is_held(struct la_heap *heap, const struct record *record, unsigned lane)
 {
-    while (record) {
+    struct block_ref ref;
+
+    return block_find(heap, record, &ref) && is_held_by(atomic_load_explicit(ref.word, memory_order_relaxed), &ref, lane);
+}
+
+/* Each is free then, so none is met twice. */
+static void free_records(struct la_heap *heap, struct record *record, unsigned lane)
+{
+    while (record && record_is_held(heap, record, lane)) {
         uint64_t next = atomic_load_explicit(&record->next, memory_order_relaxed);
 
         la_free(record);
@@ -545,7 +572,7 @@ void bundle_hold(struct la_heap *heap, uint64_t record, unsigned lane)
 
 void bundle_published(struct la_bundle *bundle)
 {
-    free_records(bundle->heap, bundle->record);
+    free_records(bundle->heap, bundle->record, bundle->lane->number);
     bundle_end(bundle);
 }
 
