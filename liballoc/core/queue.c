@@ -477,7 +477,7 @@ static bool open_ring(struct la_heap *heap, const struct la_queue *queue, struct
 {
     struct block_ref ref;
 
-    if (!block_find(heap, queue, &ref) || ref.start != (const char *)queue || ref.size < sizeof(*queue) || queue->magic != QUEUE_MAGIC ||
+    if ((uintptr_t)queue % _Alignof(struct la_queue) || !block_find(heap, queue, &ref) || ref.start != (const char *)queue || ref.size < sizeof(*queue) || queue->magic != QUEUE_MAGIC ||
         word_state(atomic_load_explicit(ref.word, memory_order_relaxed), ref.epoch) == WORD_FREE)
         return false;
     *ring = (struct ring){ .heap = heap, .queue = (struct la_queue *)ref.start, .shift = queue->shift, .capacity = queue->capacity };
@@ -743,7 +743,8 @@ const char *queue_check(struct la_heap *heap, void *block)
     uint64_t head, tail;
     bool ended = false;
 
-    if (!block_find(heap, block, &ref) || ref.size < sizeof(*queue) || queue->magic != QUEUE_MAGIC)
+    /* Some other object: one that is not aligned as queues are must not be looked at as one. */
+    if ((uintptr_t)block % _Alignof(struct la_queue) || !block_find(heap, block, &ref) || ref.size < sizeof(*queue) || queue->magic != QUEUE_MAGIC)
         return NULL;
     if (!open_ring(heap, queue, &ring))
         return "its header was overwritten (Q1)";
