@@ -12,7 +12,7 @@
 
 struct server;
 
-enum { SCRAPE_MS = 5000, SCRAPES_MAX = 8 };
+enum { SCRAPE_MS = 20000, SCRAPES_MAX = 8 };
 
 struct scrape {
     struct la_list node;        /* server.scrapes */
