@@ -21,6 +21,10 @@
 #include "child.h"
 #include "huge_pool.h"
 
+#ifndef EMULATED
+#define EMULATED 0
+#endif
+
 #define MIB ((size_t)1 << 20)
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -101,7 +105,8 @@ static void sources_of_huge_pages_keep_their_contract(void **state)
     int status = with_pool(12, check_huge_pages, hugetlb);
 
     (void)state;
-    if (status == 0)
+    /* qemu-user maps such a file at addresses of its choice, which are no multiples of 2 MiB: -EINVAL. */
+    if (status == 0 && !EMULATED)
         status = with_pool(12, check_huge_pages, memfd);
     unlock_pool();
     if (status == CANNOT) {
