@@ -72,7 +72,8 @@ static void reclaim_small(const struct dead *dead, uint32_t macro, unsigned slic
     size_t capacity = slice_count(page) * SLICE_SIZE / size;
     struct block_ref ref;
 
-    if (!block_find(heap, start, &ref)) {
+    /* The last one, too: its words must be words of this macro block. */
+    if (!block_find(heap, start + (capacity - 1) * size, &ref) || !block_find(heap, start, &ref)) {
         heap_quarantine(heap, "a page word makes no sense");
         return;
     }

@@ -17,6 +17,14 @@ __attribute__((constructor)) static void init_classes(void)
     }
 }
 
+enum { WORDS_PER_SLICE = WORDS_PER_GRANULE * GRANULES_PER_SLICE };
+
+/* Where the page's state words begin in their slice of words. */
+static size_t first_word(slice_t page)
+{
+    return (size_t)(slice_words(page) % GRANULES_PER_SLICE) * WORDS_PER_GRANULE;
+}
+
 static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct block_ref *ref)
 {
     unsigned c = slice_class(page);
@@ -27,7 +35,7 @@ static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct
         return false;
     size = classes[c].size;
     index = quotient(offset, classes[c].divisor);
-    if ((index + 1) * size > slice_count(page) * SLICE_SIZE)
+    if ((index + 1) * size > slice_count(page) * SLICE_SIZE || first_word(page) + index >= WORDS_PER_SLICE)
         return false;
     ref->start = slice_memory(heap, ref->macro, ref->slice) + index * size;
     ref->size = size;
@@ -39,12 +47,15 @@ static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct
 static bool find_run(struct la_heap *heap, slice_t page, struct block_ref *ref)
 {
     struct heap_slice *slice = slice_of(heap, ref->macro, ref->slice);
+    size_t room = SLICES_PER_MACRO * SLICE_SIZE;
 
     ref->start = slice_memory(heap, ref->macro, ref->slice);
     ref->size = slice_kind(page) == SLICE_LARGE ? slice_count(page) * SLICE_SIZE : (size_t)run_length(slice) * 4096;
     ref->word = run_word(slice);
     ref->epoch = slice_epoch(page);
-    return ref->size <= heap->size;
+    if (slice_kind(page) == SLICE_HUGE)
+        room = (size_t)(heap->macro_count - ref->macro) * MACRO_SIZE;
+    return ref->size <= room - ref->slice * SLICE_SIZE;
 }
 
 bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref)
@@ -52,15 +63,17 @@ bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref
     size_t offset = (size_t)((const char *)address - heap->payload);
     uint32_t macro = (uint32_t)(offset / MACRO_SIZE);
     unsigned slice = (unsigned)(offset / SLICE_SIZE % SLICES_PER_MACRO);
+    uint64_t owner;
     slice_t page;
 
     if (!heap_contains(heap, address) || macro >= heap_rows(heap))
         return false;
-    if (owner_state(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed)) == OWNER_RUN) {
-        macro = owner_head(atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed));
-        slice = 0;
-        if (macro >= heap->macro_count)
+    owner = atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed);
+    if (owner_state(owner) == OWNER_RUN) {
+        if (owner_head(owner) > macro)
             return false;
+        macro = owner_head(owner);
+        slice = 0;
     }
     /* Acquire: pairs with the release in make_page_word(). */
     page = atomic_load_explicit(&slice_of(heap, macro, slice)->page, memory_order_acquire);

@@ -133,6 +133,10 @@ static void visit_page(struct fsck *fsck, uint32_t macro, unsigned slice, slice_
     }
     if (slice_kind(page) == SLICE_SMALL)
         n = slice_count(page) * SLICE_SIZE / ref.size;
+    if (!block_find(fsck->heap, start + (n - 1) * ref.size, &ref) || !block_find(fsck->heap, start, &ref)) {
+        finding(fsck, "macro block %u slice %u: its last block cannot be found (F3)", macro, slice);
+        return;
+    }
     for (size_t i = 0; i < n; i++, ref.word++, ref.start += ref.size)
         fsck->block(fsck, &ref, atomic_load_explicit(ref.word, memory_order_relaxed));
 }

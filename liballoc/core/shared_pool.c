@@ -224,7 +224,7 @@ static void map_words(struct la_heap *heap, uint32_t macro, uint64_t *used, uint
 
         if (slice_kind(page) == SLICE_WORDS)
             *word_slices |= 1u << i;
-        if (slice_kind(page) != SLICE_SMALL)
+        if (slice_kind(page) != SLICE_SMALL || slice_class(page) >= SMALL_CLASSES)
             continue;
         granules = (unsigned)((slice_count(page) * SLICE_SIZE / class_size(slice_class(page)) + WORDS_PER_GRANULE - 1) /
                               WORDS_PER_GRANULE);
