@@ -226,13 +226,16 @@ static void reap(struct keeper *keeper)
 
 static void end_daemon(struct keeper *keeper)
 {
-    if (!keeper->daemon)
+    if (!keeper->daemon) {
         keeper->status = EXIT_SUCCESS;
-    else
-        kill(keeper->daemon, keeper->ending ? SIGKILL : SIGTERM);
-    /* A stopped one would not see it. */
-    if (keeper->daemon)
+    } else {
+        /*
+         * A stopped daemon would not see SIGTERM. SIGCONT comes first: after it, it could meet a daemon that is ending already, and take back the SIGSTOP
+         * by which a tracer attaches (LeakSanitizer does so at exit, and would wait for ever).
+         */
         kill(keeper->daemon, SIGCONT);
+        kill(keeper->daemon, keeper->ending ? SIGKILL : SIGTERM);
+    }
     keeper->ending = true;
 }
 
