@@ -2,11 +2,9 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "base/futex.h"
 
 #ifndef NDEBUG
 /* Bit r: the calling thread holds a lock of rank r; how many more than one. */
@@ -54,14 +52,6 @@ static uint32_t my_name(void)
     if (unlikely(self == 0))
         self = (uint32_t)syscall(SYS_gettid) << 1;
     return self;
-}
-
-static int futex(_Atomic(uint32_t) *word, int operation, uint32_t value, const struct timespec *timeout)
-{
-    int saved = errno, r = (int)syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0) < 0 ? -errno : 0;
-
-    errno = saved;
-    return r;
 }
 
 /* ---- signals ---- */
@@ -129,7 +119,7 @@ static bool wait_for(struct la_lock *lock, const struct timespec *patience)
         /* Acquire: pairs with the release in lock_give(). Others may sleep as well. */
         if (atomic_compare_exchange_strong_explicit(&lock->word, &seen, my_name() | CONTENDED, memory_order_acquire, memory_order_relaxed))
             return true;
-        if (is_contended(lock, seen) && futex(&lock->word, FUTEX_WAIT, seen | CONTENDED, patience) == -ETIMEDOUT)
+        if (is_contended(lock, seen) && futex_wait(&lock->word, seen | CONTENDED, patience, FUTEX_OF_PROCESS) == -ETIMEDOUT)
             return false;
     }
 }
@@ -143,20 +133,22 @@ static bool take(struct la_lock *lock, const struct timespec *patience)
            wait_for(lock, patience);
 }
 
-void lock_take(struct la_lock *lock)
+static void take_ranked(struct la_lock *lock, bool peer)
 {
     if (holds_signals(lock))
         signals_hold();
-    rank_push(lock->rank, false);
+    rank_push(lock->rank, peer);
     take(lock, NULL);
+}
+
+void lock_take(struct la_lock *lock)
+{
+    take_ranked(lock, false);
 }
 
 void lock_take_peer(struct la_lock *lock)
 {
-    if (holds_signals(lock))
-        signals_hold();
-    rank_push(lock->rank, true);
-    take(lock, NULL);
+    take_ranked(lock, true);
 }
 
 bool lock_take_patiently(struct la_lock *lock)
@@ -177,7 +169,7 @@ void lock_give(struct la_lock *lock)
 {
     rank_pop(lock->rank);
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) & CONTENDED)
-        futex(&lock->word, FUTEX_WAKE, 1, NULL);
+        futex_wake(&lock->word, 1, FUTEX_OF_PROCESS);
     if (holds_signals(lock))
         signals_release();
 }

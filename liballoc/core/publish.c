@@ -120,18 +120,20 @@ static struct intent read_intent(const struct la_heap *heap, unsigned number)
 
 /* ---- the steps that anybody may do ---- */
 
-static void finish_publish(struct la_heap *heap, la_link *link, const struct intent *intent)
+/* false: there is no such block. */
+static bool finish_publish(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
     uintptr_t seen = intent->mark;
     struct block_ref ref;
     word_t in_doubt;
 
     if (!block_find(heap, heap->base + intent->block, &ref))
-        return;
+        return false;
     in_doubt = word_make(intent->generation, ref.epoch, WORD_IN_DOUBT, intent->lane);
     /* Each fails when somebody was faster. Release: what the block holds comes before the link, also when a helper stores it. */
     atomic_compare_exchange_strong(ref.word, &in_doubt, word_make(intent->generation, ref.epoch, WORD_HEAP, 0));
     atomic_compare_exchange_strong(bits(link), &seen, (uintptr_t)ref.start);
+    return true;
 }
 
 /* There is a link word at @offset of the block; offsets are the caller's, or another lane's. */
@@ -177,22 +179,32 @@ static bool finish_take(struct la_heap *heap, la_link *link, const struct intent
     return taken;
 }
 
+/* Acquire: pairs with the release of whoever removed the mark. */
+static bool is_marked_still(la_link *link, uintptr_t mark)
+{
+    return atomic_load_explicit(bits(link), memory_order_acquire) == mark;
+}
+
+static int bad_mark(struct la_heap *heap)
+{
+    heap_quarantine(heap, "a link has a mark that no lane has left");
+    return la_last_error_code();
+}
+
 /* @link was seen to have @mark: do what its lane would do next. 0: the mark is gone; -EUCLEAN: no lane has left it. */
 static int help(struct la_heap *heap, la_link *link, uintptr_t mark)
 {
     struct intent intent = read_intent(heap, mark_lane(mark));
 
-    /* Acquire: pairs with the release of whoever removed the mark. Still there: the intent that was read is the mark's. */
-    if (atomic_load_explicit(bits(link), memory_order_acquire) != mark)
+    if (!is_marked_still(link, mark))
         return 0;
-    if (intent.mark != mark || (intent.op != INTENT_PUBLISH && intent.op != INTENT_TAKE)) {
-        heap_quarantine(heap, "a link has a mark that no lane has left");
-        return la_last_error_code();
-    }
-    if (intent.op == INTENT_PUBLISH)
-        finish_publish(heap, link, &intent);
-    else
+    /* So the intent that was read is the mark's. */
+    if (intent.mark != mark || (intent.op != INTENT_PUBLISH && intent.op != INTENT_TAKE))
+        return bad_mark(heap);
+    if (intent.op == INTENT_TAKE)
         finish_take(heap, link, &intent);
+    else if (!finish_publish(heap, link, &intent) && is_marked_still(link, mark))
+        return bad_mark(heap);
     return 0;
 }
 
@@ -549,12 +561,6 @@ static void free_records(struct la_heap *heap, struct record *record, unsigned l
     }
 }
 
-static void bundle_end(struct la_bundle *bundle)
-{
-    bundle->lane->bundle = NULL;
-    la_meta_free(bundle, sizeof(*bundle));
-}
-
 uint64_t bundle_record(const struct la_bundle *bundle)
 {
     return bundle->record ? heap_offset(bundle->heap, bundle->record) : 0;
@@ -570,10 +576,11 @@ void bundle_hold(struct la_heap *heap, uint64_t record, unsigned lane)
     each_entry(heap, record, lane, hold_entry);
 }
 
-void bundle_published(struct la_bundle *bundle)
+void bundle_end(struct la_bundle *bundle)
 {
     free_records(bundle->heap, bundle->record, bundle->lane->number);
-    bundle_end(bundle);
+    bundle->lane->bundle = NULL;
+    la_meta_free(bundle, sizeof(*bundle));
 }
 
 int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, void *root)
@@ -589,7 +596,7 @@ int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, v
     if (r == 0)
         r = publish(heap, lane, link, (uintptr_t)expected, &ref, record);
     if (r == 0)
-        bundle_published(bundle);
+        bundle_end(bundle);
     return r;
 }
 
@@ -598,7 +605,7 @@ void la_bundle_abort(struct la_bundle *bundle)
     if (!bundle)
         return;
     each_entry(bundle->heap, bundle_record(bundle), bundle->lane->number, free_entry);
-    bundle_published(bundle);
+    bundle_end(bundle);
 }
 
 /* ---- recovery ---- */
@@ -613,7 +620,8 @@ static bool resolve_publish(struct la_heap *heap, la_link *link, const struct in
     word_t w;
 
     if (atomic_load(bits(link)) == intent->mark) {
-        finish_publish(heap, link, intent);
+        if (!finish_publish(heap, link, intent))
+            bad_mark(heap);
         return true;
     }
     /* Freed, with its page, or of another generation: freed or taken since, so it was reachable. */

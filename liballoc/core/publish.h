@@ -30,7 +30,7 @@ uint64_t bundle_record(const struct la_bundle *bundle);
 /* Its blocks outlive @lane, before its root can be found; and not, as the root was not published after all. Of 0: nothing. */
 void bundle_keep(struct la_heap *heap, uint64_t record, unsigned lane);
 void bundle_hold(struct la_heap *heap, uint64_t record, unsigned lane);
-/* After the intent: the bundle ends. */
-void bundle_published(struct la_bundle *bundle);
+/* It is published or given up: its record goes, and the lane may begin another. */
+void bundle_end(struct la_bundle *bundle);
 
 #endif

@@ -44,15 +44,13 @@
 #include "core/queue.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "base/futex.h"
 #include "core/publish.h"
 
 #define QUEUE_MAGIC 0x65756575716cull   /* "lqueue" */
@@ -338,15 +336,6 @@ static int64_t now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static int futex_wake(la_word *word, int n)
-{
-    int saved = errno;
-    long woken = syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
-
-    errno = saved;
-    return (int)woken;
-}
-
 /* Somebody may sleep on @word until what we have just done to a slot. */
 static void wake(la_word *word)
 {
@@ -360,11 +349,11 @@ static void wake(la_word *word)
     /* Who is about to sleep on the old value does not. */
     next = seen + NEXT_SEQUENCE;
     atomic_compare_exchange_strong(word, &seen, next);
-    if (futex_wake(word, 1) > 0)
+    if (futex_wake(word, 1, FUTEX_OF_ALL) > 0)
         return;
     /* Nobody did; but somebody may have begun to since. */
     if (atomic_compare_exchange_strong(word, &next, next & ~(uint32_t)SLEEPERS))
-        futex_wake(word, INT32_MAX);
+        futex_wake(word, INT32_MAX, FUTEX_OF_ALL);
 }
 
 static uint32_t prepare_to_sleep(la_word *word)
@@ -380,7 +369,6 @@ static bool sleep_on(la_word *word, uint32_t value, int64_t deadline)
 {
     int64_t left = (int64_t)LOOK_AGAIN_MS * 1000000;
     struct timespec timeout = { 0 };
-    int saved = errno;
 
     if (deadline) {
         int64_t until = deadline - now();
@@ -390,8 +378,7 @@ static bool sleep_on(la_word *word, uint32_t value, int64_t deadline)
         left = MIN(left, until);
     }
     timeout.tv_nsec = left;
-    syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
-    errno = saved;
+    futex_wait(word, value, &timeout, FUTEX_OF_ALL);
     return true;
 }
 
@@ -526,7 +513,7 @@ int la_queue_push_bundle(struct la_queue *queue, struct la_bundle *bundle, void 
     if (r == 0)
         r = push(&ring, bundle->lane, &ref, bundle_record(bundle), timeout);
     if (r == 0)
-        bundle_published(bundle);
+        bundle_end(bundle);
     return r;
 }
 
@@ -639,7 +626,7 @@ int la_queue_close(struct la_heap *heap, struct la_queue *queue)
         la_word *word = i ? &queue->filled : &queue->emptied;
 
         atomic_fetch_add(word, NEXT_SEQUENCE);
-        futex_wake(word, INT32_MAX);
+        futex_wake(word, INT32_MAX, FUTEX_OF_ALL);
     }
     return 0;
 }

@@ -16,7 +16,6 @@
 #include "core/shared_heap.h"
 #include "core/shared_macro.h"
 #include "core/shared_run.h"
-#include "core/size_class.h"
 #include "os/certificate.h"
 
 struct dead {
@@ -64,20 +63,14 @@ static void reclaim_word(const struct dead *dead, struct block_ref *ref)
     }
 }
 
-static void reclaim_small(const struct dead *dead, uint32_t macro, unsigned slice, slice_t page)
+static void reclaim_page(const struct dead *dead, uint32_t macro, unsigned slice, slice_t page)
 {
-    struct la_heap *heap = dead->heap;
-    char *start = heap->payload + (size_t)macro * MACRO_SIZE + slice * SLICE_SIZE;
-    size_t size = slice_class(page) < SMALL_CLASSES ? class_size(slice_class(page)) : SIZE_MAX;
-    size_t capacity = slice_count(page) * SLICE_SIZE / size;
     struct block_ref ref;
+    size_t n = block_first(dead->heap, macro, slice, page, &ref);
 
-    /* The last one, too: its words must be words of this macro block. */
-    if (!block_find(heap, start + (capacity - 1) * size, &ref) || !block_find(heap, start, &ref)) {
-        heap_quarantine(heap, "a page word makes no sense");
-        return;
-    }
-    for (size_t i = 0; i < capacity; i++, ref.word++, ref.start += size)
+    if (n == 0)
+        heap_quarantine(dead->heap, "a page word makes no sense");
+    for (; n > 0; n--, ref.word++, ref.start += ref.size)
         reclaim_word(dead, &ref);
 }
 
@@ -87,13 +80,9 @@ static void reclaim_pages(const struct dead *dead, uint32_t macro)
 
     for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
         slice_t page = atomic_load_explicit(&heap->slices[(size_t)macro * SLICES_PER_MACRO + i].page, memory_order_acquire);
-        struct block_ref ref;
 
-        if (slice_kind(page) == SLICE_SMALL)
-            reclaim_small(dead, macro, i, page);
-        else if (slice_kind(page) == SLICE_LARGE &&
-                 block_find(heap, heap->payload + (size_t)macro * MACRO_SIZE + i * SLICE_SIZE, &ref))
-            reclaim_word(dead, &ref);
+        if (slice_kind(page) == SLICE_SMALL || slice_kind(page) == SLICE_LARGE)
+            reclaim_page(dead, macro, i, page);
     }
 }
 

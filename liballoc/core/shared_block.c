@@ -30,7 +30,8 @@ static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct
     unsigned c = slice_class(page);
     size_t size, index;
 
-    if (c >= SMALL_CLASSES || ref->slice + slice_count(page) > SLICES_PER_MACRO ||
+    /* Class 0 is not for shared heaps. */
+    if (c == 0 || c >= SMALL_CLASSES || ref->slice + slice_count(page) > SLICES_PER_MACRO ||
         slice_words(page) / GRANULES_PER_SLICE >= SLICES_PER_MACRO)
         return false;
     size = classes[c].size;
@@ -56,6 +57,26 @@ static bool find_run(struct la_heap *heap, slice_t page, struct block_ref *ref)
     if (slice_kind(page) == SLICE_HUGE)
         room = (size_t)(heap->macro_count - ref->macro) * MACRO_SIZE;
     return ref->size <= room - ref->slice * SLICE_SIZE;
+}
+
+static bool words_are_there(const struct la_heap *heap, uint32_t macro, slice_t page)
+{
+    slice_t words = atomic_load_explicit(&slice_of(heap, macro, slice_words(page) / GRANULES_PER_SLICE)->page, memory_order_relaxed);
+
+    return slice_kind(words) == SLICE_WORDS;
+}
+
+size_t block_first(struct la_heap *heap, uint32_t macro, unsigned slice, slice_t page, struct block_ref *ret)
+{
+    size_t n;
+
+    *ret = (struct block_ref){ .heap = heap, .macro = macro, .slice = slice };
+    if (slice_kind(page) == SLICE_LARGE)
+        return find_run(heap, page, ret) && ret->size > 0;
+    if (slice_kind(page) != SLICE_SMALL || !find_small(heap, page, 0, ret) || !words_are_there(heap, macro, page))
+        return 0;
+    n = slice_count(page) * SLICE_SIZE / ret->size;
+    return first_word(page) + n <= WORDS_PER_SLICE ? n : 0;
 }
 
 bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref)

@@ -55,6 +55,12 @@ static inline size_t quotient(size_t offset, uint64_t divisor)
     return (size_t)(((unsigned __int128)offset * divisor) >> 64);
 }
 
+/*
+ * The first block of the page that word @page says begins at a slice; the others follow, in memory and in their state words. Return: how many blocks the page
+ * has; 0: the word makes no sense. Words are anybody's to overwrite, so it is asked wherever all blocks of a page are looked at.
+ */
+size_t block_first(struct la_heap *heap, uint32_t macro, unsigned slice, slice_t page, struct block_ref *ret);
+
 /* false: @address is in no live page of the heap. The start of the block may differ from @address. */
 bool block_find(struct la_heap *heap, const void *address, struct block_ref *ret);
 

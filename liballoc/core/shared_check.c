@@ -85,7 +85,7 @@ struct layout {
     uint64_t granules[SLICES_PER_MACRO * GRANULES_PER_SLICE / 64];
 };
 
-static void check_words(struct fsck *fsck, uint32_t macro, unsigned slice, slice_t page, struct layout *layout)
+static bool words_are_sane(struct fsck *fsck, uint32_t macro, unsigned slice, slice_t page, struct layout *layout)
 {
     size_t capacity = slice_count(page) * SLICE_SIZE / class_size(slice_class(page));
     unsigned n = (unsigned)((capacity + WORDS_PER_GRANULE - 1) / WORDS_PER_GRANULE), first = slice_words(page);
@@ -93,14 +93,15 @@ static void check_words(struct fsck *fsck, uint32_t macro, unsigned slice, slice
     for (unsigned g = first; g < first + n; g++) {
         if (g / GRANULES_PER_SLICE >= SLICES_PER_MACRO || !(layout->words & (1u << g / GRANULES_PER_SLICE))) {
             finding(fsck, "macro block %u slice %u: state words at granule %u, which is no slice of words (F4)", macro, slice, g);
-            return;
+            return false;
         }
         if (layout->granules[g / 64] >> g % 64 & 1) {
             finding(fsck, "macro block %u slice %u: shares state words with another page (F4)", macro, slice);
-            return;
+            return false;
         }
         layout->granules[g / 64] |= 1ull << g % 64;
     }
+    return true;
 }
 
 static bool page_word_is_sane(struct fsck *fsck, uint32_t macro, unsigned slice, slice_t page, struct layout *layout)
@@ -108,7 +109,7 @@ static bool page_word_is_sane(struct fsck *fsck, uint32_t macro, unsigned slice,
     unsigned n = slice_count(page);
 
     if ((slice_kind(page) != SLICE_SMALL && slice_kind(page) != SLICE_LARGE) || n == 0 || slice + n > SLICES_PER_MACRO ||
-        (slice_kind(page) == SLICE_SMALL && slice_class(page) >= SMALL_CLASSES)) {
+        (slice_kind(page) == SLICE_SMALL && (slice_class(page) == 0 || slice_class(page) >= SMALL_CLASSES))) {
         finding(fsck, "macro block %u slice %u: page word %#lx makes no sense (F3)", macro, slice, page);
         return false;
     }
@@ -122,21 +123,12 @@ static bool page_word_is_sane(struct fsck *fsck, uint32_t macro, unsigned slice,
 
 static void visit_page(struct fsck *fsck, uint32_t macro, unsigned slice, slice_t page)
 {
-    char *start = fsck->heap->payload + (size_t)macro * MACRO_SIZE + slice * SLICE_SIZE;
     struct block_ref ref;
-    size_t n = 1;
+    size_t n = block_first(fsck->heap, macro, slice, page, &ref);
 
     fsck->counts.pages++;
-    if (!block_find(fsck->heap, start, &ref)) {
+    if (n == 0)
         finding(fsck, "macro block %u slice %u: its blocks cannot be found (F3)", macro, slice);
-        return;
-    }
-    if (slice_kind(page) == SLICE_SMALL)
-        n = slice_count(page) * SLICE_SIZE / ref.size;
-    if (!block_find(fsck->heap, start + (n - 1) * ref.size, &ref) || !block_find(fsck->heap, start, &ref)) {
-        finding(fsck, "macro block %u slice %u: its last block cannot be found (F3)", macro, slice);
-        return;
-    }
     for (size_t i = 0; i < n; i++, ref.word++, ref.start += ref.size)
         fsck->block(fsck, &ref, atomic_load_explicit(ref.word, memory_order_relaxed));
 }
@@ -155,11 +147,9 @@ static void check_pages(struct fsck *fsck, uint32_t macro)
         /* A continued slice without its page is what a death while a page was made leaves: free. */
         if (slice_kind(page) == SLICE_FREE || slice_kind(page) == SLICE_WORDS || slice_kind(page) == SLICE_CONTINUED)
             continue;
-        if (!page_word_is_sane(fsck, macro, i, page, &layout))
-            continue;
-        if (slice_kind(page) == SLICE_SMALL)
-            check_words(fsck, macro, i, page, &layout);
-        visit_page(fsck, macro, i, page);
+        if (page_word_is_sane(fsck, macro, i, page, &layout) &&
+            (slice_kind(page) == SLICE_LARGE || words_are_sane(fsck, macro, i, page, &layout)))
+            visit_page(fsck, macro, i, page);
     }
 }
 

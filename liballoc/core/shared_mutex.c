@@ -8,13 +8,11 @@
  * unlocker write anywhere.)
  */
 #include <errno.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "base/futex.h"
 #include "core/shared_heap.h"
 
 #define WAITERS 0x80000000u
@@ -23,19 +21,6 @@ enum { INCARNATION_SHIFT = 12, INCARNATION_MASK = (1 << 19) - 1, LOOK_AGAIN_MS =
 static uint32_t word_of(const struct lane *lane)
 {
     return (lane->incarnation & INCARNATION_MASK) << INCARNATION_SHIFT | lane->number;
-}
-
-static int futex_wait(la_word *word, uint32_t value, const struct timespec *timeout)
-{
-    return syscall(SYS_futex, word, FUTEX_WAIT, value, timeout, NULL, 0) < 0 ? -errno : 0;
-}
-
-static void futex_wake(la_word *word, int n)
-{
-    int saved = errno;
-
-    syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
-    errno = saved;
 }
 
 /* The lane that the word names is not what it was, or its process has lost its certificate. */
@@ -114,7 +99,7 @@ int la_mutex_lock(struct la_heap *heap, struct la_mutex *mutex)
             continue;
         waiters = WAITERS;
         /* Woken by unlock, or by time: then the holder may have died. */
-        look = futex_wait(&mutex->word, seen | WAITERS, &pause) == -ETIMEDOUT;
+        look = futex_wait(&mutex->word, seen | WAITERS, &pause, FUTEX_OF_ALL) == -ETIMEDOUT;
     }
 }
 
@@ -130,7 +115,7 @@ int la_mutex_unlock(struct la_heap *heap, struct la_mutex *mutex)
     if ((seen & ~WAITERS) != word_of(lane))
         return la_fail(-EPERM, "mutex %p is not locked by this thread", (void *)mutex);
     if (atomic_exchange_explicit(&mutex->word, 0, memory_order_release) & WAITERS)
-        futex_wake(&mutex->word, 1);
+        futex_wake(&mutex->word, 1, FUTEX_OF_ALL);
     return 0;
 }
 
@@ -142,7 +127,7 @@ int la_cond_wait(struct la_heap *heap, struct la_cond *cond, struct la_mutex *mu
 
     if (r < 0)
         return r;
-    waited = futex_wait(&cond->sequence, sequence, timeout);
+    waited = futex_wait(&cond->sequence, sequence, timeout, FUTEX_OF_ALL);
     r = la_mutex_lock(heap, mutex);
     return r < 0 ? r : waited == -ETIMEDOUT ? -ETIMEDOUT : 0;
 }
@@ -155,7 +140,7 @@ static int wake(struct la_heap *heap, struct la_cond *cond, int n)
     if (r < 0)
         return r;
     atomic_fetch_add_explicit(&cond->sequence, 1, memory_order_release);
-    futex_wake(&cond->sequence, n);
+    futex_wake(&cond->sequence, n, FUTEX_OF_ALL);
     return 0;
 }
 

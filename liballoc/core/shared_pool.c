@@ -214,21 +214,24 @@ static bool lane_put(struct la_page *page, void *block)
 
 /* ---- making pages ---- */
 
+static unsigned granules_for(size_t words)
+{
+    return (unsigned)((words + WORDS_PER_GRANULE - 1) / WORDS_PER_GRANULE);
+}
+
 /* Marks the granules that the macro block's pages use. */
 static void map_words(struct la_heap *heap, uint32_t macro, uint64_t *used, uint32_t *word_slices)
 {
     *word_slices = 0;
     for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
         slice_t page = atomic_load_explicit(&slice_of(heap, macro, i)->page, memory_order_relaxed);
-        unsigned granules;
+        struct block_ref ref;
 
         if (slice_kind(page) == SLICE_WORDS)
             *word_slices |= 1u << i;
-        if (slice_kind(page) != SLICE_SMALL || slice_class(page) >= SMALL_CLASSES)
+        if (slice_kind(page) != SLICE_SMALL)
             continue;
-        granules = (unsigned)((slice_count(page) * SLICE_SIZE / class_size(slice_class(page)) + WORDS_PER_GRANULE - 1) /
-                              WORDS_PER_GRANULE);
-        for (unsigned g = slice_words(page); g < slice_words(page) + granules && g < SLICES_PER_MACRO * GRANULES_PER_SLICE; g++)
+        for (unsigned g = slice_words(page), end = g + granules_for(block_first(heap, macro, i, page, &ref)); g < end; g++)
             used[g / 64] |= 1ull << g % 64;
     }
 }
@@ -328,7 +331,7 @@ static bool lane_page_made(struct la_chain *chain, struct la_page *page)
         make_page_word(heap, page, slice_make(SLICE_LARGE, 0, page->slices, epoch, 0));
         return true;
     }
-    granule = get_words(chain, page, (page->capacity + WORDS_PER_GRANULE - 1) / WORDS_PER_GRANULE);
+    granule = get_words(chain, page, granules_for(page->capacity));
     if (granule < 0)
         return false;
     clean_words(words_at(heap, m->index, (unsigned)granule), page->capacity, epoch);
@@ -360,35 +363,12 @@ static bool run_is_free(struct la_heap *heap, uint32_t macro, unsigned slice, un
     return word_state(atomic_load_explicit(run_word(slice_of(heap, macro, slice)), memory_order_acquire), epoch) == WORD_FREE;
 }
 
-/* The state words of a page lie in a slice of words of its macro block. */
-static bool words_are_there(const struct la_heap *heap, uint32_t macro, slice_t word)
-{
-    size_t n = slice_count(word) * SLICE_SIZE / class_size(slice_class(word));
-    size_t first = slice_words(word), last = first + (n + WORDS_PER_GRANULE - 1) / WORDS_PER_GRANULE - 1;
-
-    return last / GRANULES_PER_SLICE == first / GRANULES_PER_SLICE && last / GRANULES_PER_SLICE < SLICES_PER_MACRO &&
-           slice_kind(atomic_load_explicit(&slice_of(heap, macro, (unsigned)(first / GRANULES_PER_SLICE))->page, memory_order_relaxed)) == SLICE_WORDS;
-}
-
-/* What slice @i says of its page can be followed: it overlaps no other one, its words are words. */
-static bool page_is_sound(const struct la_heap *heap, uint32_t macro, unsigned i, slice_t word)
-{
-    if (slice_count(word) == 0 || i + slice_count(word) > SLICES_PER_MACRO)
-        return false;
-    for (unsigned n = 1; n < slice_count(word); n++) {
-        slice_t next = atomic_load_explicit(&slice_of(heap, macro, i + n)->page, memory_order_relaxed);
-
-        if (slice_kind(next) != SLICE_CONTINUED || slice_count(next) != n)
-            return false;
-    }
-    return slice_kind(word) == SLICE_LARGE || (slice_class(word) > 0 && slice_class(word) < SMALL_CLASSES && words_are_there(heap, macro, word));
-}
-
 /* Our view of a macro block that we own, from the page words; its pages with free blocks are listed. */
 static void view_macro(struct la_chain *chain, uint32_t macro)
 {
     struct la_heap *heap = lane_of(chain)->heap;
     struct la_macro *m = &heap->segment.macros[macro];
+    struct block_ref ref;
     uint32_t covered = 0;
 
     *m = (struct la_macro){ .segment = &heap->segment, .index = macro, .state = MACRO_OWNED, .all_slices = UINT32_MAX, .dirty = 1 };
@@ -404,9 +384,11 @@ static void view_macro(struct la_chain *chain, uint32_t macro)
         atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
         if (slice_kind(word) == SLICE_WORDS) {
             m->all_slices &= ~(1u << i);
-        } else if ((slice_kind(word) == SLICE_SMALL || slice_kind(word) == SLICE_LARGE) && !page_is_sound(heap, macro, i, word)) {
+        } else if ((slice_kind(word) == SLICE_SMALL || slice_kind(word) == SLICE_LARGE) &&
+                   (block_first(heap, macro, i, word, &ref) == 0 || (covered & bits_run(i, slice_count(word))))) {
+            /* Two views of one block would be the end of both. */
             heap_quarantine(heap, "a page word makes no sense");
-            m->all_slices &= ~(1u << i);    /* nobody's */
+            covered |= 1u << i;
         } else if (slice_kind(word) == SLICE_SMALL) {
             page->slices = (uint16_t)slice_count(word);
             page_init_small(page, chain, slice_class(word), (uintptr_t)slice_memory(heap, macro, i), page->slices * SLICE_SIZE);

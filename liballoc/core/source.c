@@ -361,10 +361,10 @@ static void hand_over(struct la_page *page, void *arg)
     page->listed = 0;
     page->next = page->prev = NULL;
     atomic_store_explicit(&page->chain, to, memory_order_relaxed);
-    if (to->kind == CHAIN_ORPHAN || page->kind != PAGE_SMALL || to->bins != to->fast)
+    if (to->kind == CHAIN_ORPHAN || page->kind != PAGE_SMALL)
         atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
     else
-        atomic_store_explicit(&page->fast_chain, to, memory_order_relaxed);
+        page_open_to_fast_path(page, to);
     if (to->kind != CHAIN_ORPHAN && page->kind == PAGE_SMALL && page_has_free(page))
         pool_list_page(to, page);
 }

@@ -137,13 +137,13 @@ static void slow_path_is_gone(void)
 {
     const struct thread_hooks *h = atomic_load(&hooks);
     struct la_chain *chain = la_tls_work;
+    bool locks = chain && (chain->flags & LA_CHAIN_MT);
 
     signals_hold();
-    if (chain && !(chain->flags & LA_CHAIN_MT)) {
+    if (chain && (!locks || lock_is_mine(&chain->lock))) {
         chain_repair(chain);
-    } else if (chain && lock_is_mine(&chain->lock)) {
-        chain_repair(chain);
-        lock_give(&chain->lock);
+        if (locks)
+            lock_give(&chain->lock);
     }
     if (h)
         h->slow_path_is_gone();
@@ -155,8 +155,8 @@ static void slow_path_is_gone(void)
 
 /*
  * Frames of a handler lie below those of what it interrupted (the stack grows down), unless it has a stack of its own. So a call from above the
- * frame of the slow path, or from where it was, shows that this is gone, and so does a frame that has been overwritten. Else there is no telling, and the call is
- * treated as a handler's.
+ * frame of the slow path, or from where it was, shows that this is gone, and so does a frame that has been overwritten. Else there is no telling,
+ * and the call is treated as a handler's.
  */
 bool slow_path_is_alive(const void *frame)
 {

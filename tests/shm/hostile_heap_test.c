@@ -20,6 +20,7 @@
 #include <liballoc/heap.h>
 #include <liballoc/vspace.h>
 
+#include "../support/random.h"
 #include "../unit/child.h"
 #include "core/shared_layout.h"
 
@@ -187,7 +188,8 @@ static void try_mutex(struct la_heap *heap)
 
 enum outcome { HARMLESS, FOUND, REFUSED, OUTCOMES };
 
-static enum outcome use_heap(void)
+/* @flags: LA_HEAP_NO_RECOVER, and the dead process is in the way of the living one. */
+static enum outcome use_heap(unsigned flags)
 {
     struct la_heap_info info = { .struct_size = sizeof(info) };
     struct la_heap_process processes[8];
@@ -197,10 +199,11 @@ static enum outcome use_heap(void)
     la_link *link;
     int errors;
 
-    if (la_heap_attach(heap_name, 0, &heap) < 0)
+    if (la_heap_attach(heap_name, flags, &heap) < 0)
         return REFUSED;
     errors = la_heap_fsck(heap, count_line, &lines, NULL);
-    la_heap_recover(heap, NULL, NULL);
+    if (!flags)
+        la_heap_recover(heap, NULL, NULL);
     la_heap_info(heap, &info);
     la_heap_processes(heap, processes, ARRAY_SIZE(processes));
     la_heap_walk(heap, look_at, &seen);
@@ -213,6 +216,7 @@ static enum outcome use_heap(void)
     take_all(heap, "bundle", LA_NO_NEXT);
     take_all(heap, "new", 0);
     try_mutex(heap);
+    la_heap_recover(heap, NULL, NULL);
     errors += la_heap_fsck(heap, count_line, &lines, NULL);
     la_heap_info(heap, &info);
     if (info.quarantined)
@@ -305,15 +309,6 @@ static void list_fields(void)
     add_words(rows);
 }
 
-static uint64_t next_random(uint64_t *seed)
-{
-    *seed += 0x9e3779b97f4a7c15u;
-    uint64_t x = *seed;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 static uint64_t other_value(const struct field *f, uint64_t old, uint64_t *seed)
 {
     uint64_t r = next_random(seed), neighbour = 0;
@@ -341,6 +336,15 @@ static void overwrite(const struct field *f, uint64_t *seed)
     CHECK(pwrite(file, &value, f->size, (off_t)offset) == (ssize_t)f->size);
 }
 
+/* Lane 1's, of its latest sequence number (publish.c). */
+static void leave_mark(uint64_t link)
+{
+    const struct heap_lane *lane = (const void *)(image + header->lanes_at + sizeof(*lane));
+    uint64_t mark = 1ull << 63 | 1ull << 51 | atomic_load(&lane->sequence);
+
+    CHECK(pwrite(file, &mark, sizeof(mark), (off_t)link) == sizeof(mark));
+}
+
 /* Intents matter while one is under way: then its fields are read. */
 static void begin_some_intent(uint64_t *seed)
 {
@@ -350,11 +354,13 @@ static void begin_some_intent(uint64_t *seed)
     CHECK(pwrite(file, &op, sizeof(op), (off_t)(header->lanes_at + sizeof(struct heap_lane) + offsetof(struct heap_lane, op))) == sizeof(op));
     CHECK(pwrite(file, &link, sizeof(link), (off_t)(header->lanes_at + sizeof(struct heap_lane) + offsetof(struct heap_lane, link))) ==
           sizeof(link));
+    if (next_random(seed) % 2)
+        leave_mark(link);
 }
 
 static const struct field *damage(uint64_t trial)
 {
-    uint64_t seed = trial * 0x5851f42d4c957f2du + 1;
+    uint64_t seed = (trial + 1) * 0x5851f42d4c957f2du;
     const struct field *f = &fields[trial % field_count];
 
     if (strncmp(f->name, "lane", 4) == 0 && trial / field_count % 2)
@@ -384,7 +390,7 @@ static void show_where(int number)
     raise(number);
 }
 
-static void victim(void)
+static void victim(unsigned flags)
 {
     struct rlimit cpu = { SECONDS, SECONDS + 1 };
 
@@ -395,7 +401,7 @@ static void victim(void)
         if (s != SIGKILL && s != SIGSTOP && s != SIGALRM)
             signal(s, getenv("LA_HOSTILE_TRIAL") ? show_where : SIG_DFL);
     la_misuse_set(LA_MISUSE_IGNORE, NULL, NULL);
-    _exit(use_heap());
+    _exit(use_heap(flags));
 }
 
 /* false: what must not happen. */
@@ -409,7 +415,7 @@ static bool run_trial(uint64_t trial, unsigned results[MAX_FIELDS][OUTCOMES])
     f = damage(trial);
     child = fork();
     if (child == 0)
-        victim();
+        victim(trial / field_count % 3 == 0 ? LA_HEAP_NO_RECOVER : 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     if (WIFEXITED(status) && WEXITSTATUS(status) < OUTCOMES) {
         results[f - fields][WEXITSTATUS(status)]++;
@@ -464,7 +470,7 @@ static void image_is_a_heap(void **state)
     put_image_back();
     child = fork();
     if (child == 0)
-        victim();
+        victim(0);
     waitpid(child, &status, 0);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), HARMLESS);

@@ -20,6 +20,9 @@
 #include <cmocka.h>
 #include <liballoc/liballoc.h>
 
+#include "../support/kill.h"
+#include "../support/random.h"
+
 enum { WORKERS = 4, STACKS = 8, AUDIT_EVERY = 100 };
 
 struct object {
@@ -30,14 +33,6 @@ struct object {
 
 static char heap_name[64];
 static la_link *stacks[STACKS];
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
 
 static void find_stacks(struct la_heap *heap)
 {
@@ -179,16 +174,6 @@ static pid_t start_worker(uint64_t seed)
     }
     assert_true(pid > 0);
     return pid;
-}
-
-static void kill_worker(pid_t pid)
-{
-    int status;
-
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    /* Killed by us, not by an abort of its own. */
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 static void print_finding(void *user, const char *line)

@@ -25,6 +25,9 @@
 #include <cmocka.h>
 #include <liballoc/liballoc.h>
 
+#include "../support/kill.h"
+#include "../support/random.h"
+
 enum { ROLES = 3, WORKERS = 2 * ROLES, PRODUCERS = 2, CAPACITY = 7, AUDIT_EVERY = 50, MAX_NUMBERS = 1 << 23 };
 enum { PUSHED = 1, CAME_OUT = 2 };
 
@@ -44,14 +47,6 @@ struct ledger {
 static char heap_name[64];
 static struct ledger *ledger;
 static struct la_queue *queues[2];
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
 
 static size_t random_size(uint64_t *state)
 {
@@ -210,16 +205,6 @@ static pid_t start_worker(unsigned worker, int fd, bool bundles, uint64_t seed)
     }
     assert_true(pid > 0);
     return pid;
-}
-
-static void kill_worker(pid_t pid)
-{
-    int status;
-
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    /* Killed by us, not by an abort of its own. */
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 /* It has not ended by itself, or aborted. */

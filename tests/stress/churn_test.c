@@ -11,6 +11,8 @@
 #include <cmocka.h>
 #include <liballoc/liballoc.h>
 
+#include "../support/random.h"
+
 enum { SLOTS = 2000, ROUNDS = 60000 };
 
 struct slot {
@@ -18,14 +20,6 @@ struct slot {
     size_t size;
     unsigned char fill;
 };
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
 
 /* Log-uniform: every power of two is as likely as the next. */
 static size_t random_size(uint64_t *state, unsigned max_shift)
