@@ -308,12 +308,23 @@ static NOINLINE void free_slow(void *block)
     errno = saved;
 }
 
-/* Not the default chain's: the thread's lane in a shared heap is next. */
-static NOINLINE void free_elsewhere(void *block, const struct la_page *page)
+/* Another thread's, or of a shared heap by another lane. */
+static NOINLINE void free_of_others(void *block, const struct la_page *page)
+{
+    if (!page_is_shared(page) || !shared_free_fast(page, block))
+        free_slow(block);
+}
+
+/* Not the default chain's: the thread's lane in a shared heap is next. Every call is a last one, so that none needs a frame. */
+static NOINLINE void free_elsewhere(void *block, const struct la_page *page, size_t bin)
 {
     struct la_chain *lane = lane_of_page(page);
 
-    if (lane ? !lane_free_fast(lane, page, block) : !page_is_shared(page) || !shared_free_fast(page, block))
+    if (unlikely(!lane)) {
+        free_of_others(block, page);
+        return;
+    }
+    if (unlikely(!lane_free_fast(lane, page, bin, block)))
         free_slow(block);
 }
 
@@ -333,10 +344,11 @@ static inline bool page_is_own(const struct la_page *page, const struct la_chain
 void la_free(void *block)
 {
     struct la_chain *chain = la_tls_default;
-    struct la_page *page = region_entry(block);
+    size_t bin;
+    struct la_page *page = region_lookup(block, &bin);
 
     if (unlikely(!page_is_own(page, chain))) {
-        free_elsewhere(block, page);
+        free_elsewhere(block, page, bin);
         return;
     }
     if (unlikely(!page_is_block_start(page, block))) {
@@ -344,7 +356,7 @@ void la_free(void *block)
         return;
     }
     /* Full, or freed again at once. */
-    if (unlikely(!bin_push(chain, page->bin_offset, block)))
+    if (unlikely(!bin_push(chain, bin, block)))
         free_slow(block);
 }
 

@@ -17,7 +17,7 @@
  *
  * I1  entry != none exactly while a live page or small segment touches the window.
  * I2  A root goes from the empty leaf to one of its own once and never back: readers take no lock.
- * I3  Entries are set before the first block of a page is handed out and cleared after its last is freed. Whoever
+ * I3  Entries are set when the page's bin is known, before the first block of a page is handed out and cleared after its last is freed. Whoever
  *     holds a live block synchronised with its allocator (else it could not know the address), so relaxed loads see the entry.
  * I4  Windows are rebuilt under map_lock between two increments of window_sequence; readers of a window retry when it
  *     moved. Their memory is recycled for windows only, so that a late reader reads some window, never freed memory.
@@ -90,7 +90,7 @@ static _Atomic(intptr_t) *entry_of(uintptr_t address)
     if (address >> REGION_ADDRESS_BITS)
         return NULL;
     leaf = leaf_of(address);
-    return leaf ? &leaf->entry[(uint16_t)(address >> SLICE_SHIFT)] : NULL;
+    return leaf ? &leaf->entry[(uint32_t)address >> SLICE_SHIFT] : NULL;
 }
 
 bool region_reserve(uintptr_t start, size_t bytes)
@@ -103,15 +103,17 @@ bool region_reserve(uintptr_t start, size_t bytes)
 
 static struct la_page *entry_get(_Atomic(intptr_t) *entry)
 {
-    intptr_t d = atomic_load_explicit(entry, memory_order_relaxed);
+    intptr_t seen = atomic_load_explicit(entry, memory_order_relaxed);
 
-    return d ? (struct la_page *)((char *)&la_region + d) : NULL;
+    return seen ? (struct la_page *)((char *)&la_region + (seen >> REGION_BIN_BITS)) : NULL;
 }
 
 /* Release: whoever finds the page sees its fields. */
 static void entry_put(_Atomic(intptr_t) *entry, const struct la_page *page)
 {
-    atomic_store_explicit(entry, page ? distance(page, &la_region) : 0, memory_order_release);
+    uintptr_t made = page ? (uintptr_t)distance(page, &la_region) << REGION_BIN_BITS | page->bin_offset : 0;
+
+    atomic_store_explicit(entry, (intptr_t)made, memory_order_release);
 }
 
 /* One window's page changes. When small segments lie in the window, it goes below them. */

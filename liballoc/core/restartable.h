@@ -138,9 +138,9 @@ none:
     return NULL;
 }
 
-/* @block, whose state word at @word is @seen, becomes @freed and the youngest; false: full, or the word has changed. */
+/* @block, whose state word at @word is @seen, becomes the youngest, and its word (@seen & @keep) + @add; false: full, or the word has changed. */
 static inline __attribute__((always_inline)) bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word,
-                                                              uint32_t seen, uint32_t freed)
+                                                              uint32_t seen, int32_t keep, int32_t add)
 {
     void **top;
 
@@ -155,13 +155,16 @@ again:
                  "jne %l[refused]\n\t"
                  "movq %[block], 8(%[top])\n\t"
                  "movq %[word], 8(%[top],%[distance])\n\t"
+                 "movl %[seen], %k[top]\n\t"
+                 "andl %[keep], %k[top]\n\t"
+                 "addl %[add], %k[top]\n\t"
                  "addq $8, (%[bin])\n\t"
-                 "movl %[freed], (%[word])\n"
+                 "movl %k[top], (%[word])\n"
                  "2:\n\t"
                  RSEQ_ABORT("%l[again]")
                  : [top] "=&r"(top)
-                 : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [freed] "r"(freed),
-                   [rseq] "r"(la_rseq_offset)
+                 : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [keep] "i"(keep),
+                   [add] "i"(add), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
                  : refused, again);
     return true;
@@ -185,7 +188,8 @@ static inline void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t i
     return *top;
 }
 
-static inline bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word, uint32_t seen, uint32_t freed)
+static inline bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word, uint32_t seen, int32_t keep,
+                               int32_t add)
 {
     void **top = bin->top;
 
@@ -194,7 +198,7 @@ static inline bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *blo
     top[1] = block;
     *(void **)((char *)(top + 1) + distance) = word;
     bin->top = top + 1;
-    atomic_store_explicit(word, freed, memory_order_release);
+    atomic_store_explicit(word, (seen & (uint32_t)keep) + (uint32_t)add, memory_order_release);
     return true;
 }
 

@@ -93,12 +93,11 @@ static inline struct la_chain *lane_of_page(const struct la_page *page)
     return chain && atomic_load_explicit(&chain->user, memory_order_relaxed) == thread_self() ? chain : NULL;
 }
 
-/* @page is @chain's; false: it is not that simple, nothing was done. */
-static inline __attribute__((always_inline)) bool lane_free_fast(struct la_chain *chain, const struct la_page *page, void *block)
+/* @page is @chain's, with its bin at offset @bin; false: it is not that simple, nothing was done. */
+static inline __attribute__((always_inline)) bool lane_free_fast(struct la_chain *chain, const struct la_page *page, size_t bin, void *block)
 {
     unsigned __int128 product = (unsigned __int128)((uintptr_t)block - page->start) * page->divisor;
     _Atomic(word_t) *word = lane_page_words(page) + (size_t)(product >> 64);
-    size_t offset = page->bin_offset;
     word_t w;
 
     if (unlikely((uint64_t)product >= page->divisor))
@@ -107,8 +106,8 @@ static inline __attribute__((always_inline)) bool lane_free_fast(struct la_chain
     if (unlikely((w & WORD_MEANING_MASK) != lane_page_heap_bits(page)) &&
         (w & WORD_MEANING_MASK) != ((lane_page_heap_bits(page) ^ (WORD_HEAP_BITS ^ WORD_HELD_BITS)) | ((struct lane *)chain)->number))
         return false;
-    return bin_release((struct la_bin *)((char *)chain + offset), words_distance(chain, offset), block, word, w,
-                       (w & ~(word_t)WORD_HOLDER_MASK) + WORD_NEXT_GENERATION);
+    return bin_release((struct la_bin *)((char *)chain + bin), words_distance(chain, bin), block, word, w, ~WORD_HOLDER_MASK,
+                       WORD_NEXT_GENERATION);
 }
 
 #endif

@@ -388,18 +388,23 @@ struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy)
     return &heap->face[policy == LA_HELD];
 }
 
+static NOINLINE void *alloc_slow(struct la_heap *heap, size_t size, enum la_policy policy)
+{
+    return la_chain_alloc(&heap->face[policy], size);
+}
+
 void *la_heap_alloc(struct la_heap *heap, size_t size)
 {
     void *block = lane_alloc_fast(heap, size, LA_KEEP);
 
-    return likely(block != NULL) ? block : la_chain_alloc(&heap->face[LA_KEEP], size);
+    return likely(block != NULL) ? block : alloc_slow(heap, size, LA_KEEP);
 }
 
 void *la_heap_hold(struct la_heap *heap, size_t size)
 {
     void *block = lane_alloc_fast(heap, size, LA_HELD);
 
-    return likely(block != NULL) ? block : la_chain_alloc(&heap->face[LA_HELD], size);
+    return likely(block != NULL) ? block : alloc_slow(heap, size, LA_HELD);
 }
 
 /* ---- lanes ---- */
