@@ -103,6 +103,8 @@ static inline __attribute__((always_inline)) bool lane_free_fast(struct la_chain
     if (unlikely((uint64_t)product >= page->divisor))
         return false;
     w = atomic_load_explicit(word, memory_order_relaxed);
+    /* The next allocation hands it out and its user writes to it; private memory has the line from the mark that free() writes. */
+    prefetch_to_write(block);
     if (unlikely((w & WORD_MEANING_MASK) != lane_page_heap_bits(page)) &&
         (w & WORD_MEANING_MASK) != ((lane_page_heap_bits(page) ^ (WORD_HEAP_BITS ^ WORD_HELD_BITS)) | ((struct lane *)chain)->number))
         return false;
