@@ -663,7 +663,7 @@ int la_queue_info(struct la_heap *heap, struct la_queue *queue, struct la_queue_
     struct la_queue_info info = { 0 };
     size_t size = ret ? ret->struct_size : 0;
     uint64_t tail, head;
-    struct ring ring;
+    struct ring ring = { 0 };
     int r = find_ring(heap, queue, &ring);
 
     if (r < 0)
