@@ -12,7 +12,6 @@
 #include <segments/find.h>
 
 #include "base/error.h"
-#include "base/fmt.h"
 #include "os/os.h"
 #include "segments/supply_state.h"
 
@@ -65,7 +64,7 @@ __attribute__((constructor)) static void choose(void)
 {
     struct seg_supply_config config = { .struct_size = sizeof(config), .list = secure_getenv("LIBALLOC_SOURCE"), .per_node = true };
     struct seg_supply *supply = NULL;
-    char text[200];
+    struct error_kept why;
     int r;
 
     if (!config.list || !config.list[0])
@@ -75,7 +74,7 @@ __attribute__((constructor)) static void choose(void)
         r = seg_supply_make_default(supply);
     if (r == 0)
         return;
-    la_format(text, sizeof(text), "%s", la_last_error());
+    error_keep(&why);
     seg_supply_destroy(supply);
-    la_fail(r, "LIBALLOC_SOURCE=%.40s: %s", config.list, text);
+    la_fail(r, "LIBALLOC_SOURCE=%.40s: %s", config.list, why.text);
 }

@@ -75,12 +75,11 @@ static int release_extent(struct seg_supply *s, struct map_record *record)
 /* What a source gave and cannot be used; that it goes back is all that can be done. Keeps la_last_error(). */
 static void give_back(struct seg_supply *s, struct map_record *record)
 {
-    int code = la_last_error_code();
-    char text[256];
+    struct error_kept why;
 
-    la_format(text, sizeof(text), "%s", la_last_error());
+    error_keep(&why);
     release_extent(s, record);
-    la_fail(code, "%s", text);
+    error_tell_again(&why);
 }
 
 static int ask_source(struct seg_supply *s, unsigned i, const struct seg_ask *ask, struct seg_extent *extent)
@@ -233,12 +232,13 @@ static int let_go(struct seg_supply *s, struct map_record *record)
 /* A growth that got as far as registrars goes back; what went wrong first stays in la_last_error(). */
 static int undo(struct seg_supply *s, struct map_record *record, int r)
 {
-    char text[256];
+    struct error_kept why;
 
-    la_format(text, sizeof(text), "%s", la_last_error());
+    error_keep(&why);
     if (let_go(s, record) < 0)
         quarantine(s, record);
-    return la_fail(r, "%s", text);
+    error_tell_again(&why);
+    return r;
 }
 
 /* Steps 5 to 7, for an extent that is entered and hidden. */

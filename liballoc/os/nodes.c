@@ -1,13 +1,14 @@
 #include "os/nodes.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/fmt.h"
+#include "os/os.h"
 #include "os/sysfile.h"
 
 #define FOLDER "/sys/devices/system/node/"
@@ -54,27 +55,82 @@ unsigned os_node_here(void)
     return node;
 }
 
-/* "Node 1 MemFree:  4711 kB" */
-static size_t node_number(const char *text, unsigned node, const char *word)
-{
-    char key[48];
-    size_t kib;
+/* ---- what a node can give ---- */
 
-    la_format(key, sizeof(key), "Node %u %s:", node, word);
-    kib = os_number_after(text, key);
-    return kib == SIZE_MAX ? 0 : kib * KiB;
+/*
+ * A zone's line by line, as /proc/zoneinfo has it. Free pages below the mark, and those protected for other uses, are not given to programs: the
+ * mark is a tenth of a small node (transparent huge pages raise it), and the protection most of the first 4 GiB of a large machine.
+ */
+struct look {
+    unsigned node;
+    bool here;              /* the lines are about that node */
+    size_t free, mark;      /* of the zone, pages */
+    size_t sum;             /* of the node */
+};
+
+/* The largest of "(0, 3019, 8395)". */
+static size_t largest_of(const char *list)
+{
+    size_t largest = 0;
+
+    for (const char *c = list + 1; c; c = strchr(c, ',') ? strchr(c, ',') + 1 : NULL) {
+        size_t number = os_number_after(c, "");
+
+        largest = MAX(largest, number == SIZE_MAX ? 0 : number);
+    }
+    return largest;
+}
+
+static void look_at_line(struct look *look, const char *line)
+{
+    size_t number;
+
+    line += strspn(line, " ");
+    if ((number = os_number_after(line, "Node ")) != SIZE_MAX) {
+        look->here = number == look->node;
+    } else if (!look->here) {
+        return;
+    } else if ((number = os_number_after(line, "pages free ")) != SIZE_MAX) {
+        look->free = number;
+    } else if ((number = os_number_after(line, "high ")) != SIZE_MAX) {
+        look->mark = number;
+    } else if (strncmp(line, "protection: ", strlen("protection: ")) == 0) {
+        look->mark += largest_of(strchr(line, ' ') + 1);
+        look->sum += look->free - MIN(look->free, look->mark);
+    } else if ((number = os_number_after(line, "nr_inactive_file ")) != SIZE_MAX) {
+        look->sum += number / 2;        /* page cache; as in MemAvailable, not all of it can go */
+    }
+}
+
+/* The file is longer than any buffer of ours on a machine with many processors. */
+static void look_at_lines(struct look *look, int fd)
+{
+    char text[TEXT_SIZE];
+    size_t length = 0;
+    ssize_t n;
+
+    while ((n = read(fd, text + length, sizeof(text) - 1 - length)) > 0) {
+        char *line = text, *end;
+
+        length += (size_t)n;
+        text[length] = '\0';
+        for (; (end = strchr(line, '\n')); line = end + 1) {
+            *end = '\0';
+            look_at_line(look, line);
+        }
+        length -= (size_t)(line - text);
+        memmove(text, line, length);
+    }
 }
 
 size_t os_node_headroom(unsigned node)
 {
-    char path[64], text[TEXT_SIZE];
-    size_t free, reserve;
+    struct look look = { .node = node };
+    int saved = errno;
+    CLEANUP(close_fd) int fd = open("/proc/zoneinfo", O_RDONLY | O_CLOEXEC);
 
-    la_format(path, sizeof(path), FOLDER "node%u/meminfo", node);
-    if (!os_read_text(path, text, sizeof(text)))
-        return access(FOLDER "possible", F_OK) == 0 ? 0 : SIZE_MAX;
-    free = node_number(text, node, "MemFree") + node_number(text, node, "Inactive(file)");
-    /* What the kernel keeps back (its watermarks are not told per node): about this much. */
-    reserve = MIN(node_number(text, node, "MemTotal") / 64, 256 * MiB);
-    return free - MIN(free, reserve);
+    if (fd >= 0)
+        look_at_lines(&look, fd);
+    errno = saved;
+    return fd < 0 ? SIZE_MAX : look.sum * os_page_size();
 }

@@ -13,7 +13,7 @@ unsigned os_node_count(void);
 unsigned os_node_here(void);
 
 /*
- * Bytes of small pages that @node can give before the kernel kills for them: free ones and page cache that nobody uses. SIZE_MAX: not known;
+ * Bytes of small pages that @node can give before the kernel kills for them: free ones and some page cache. SIZE_MAX: not known;
  * 0: no such node. A snapshot, for refusing what is hopeless.
  */
 size_t os_node_headroom(unsigned node);

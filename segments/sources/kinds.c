@@ -184,6 +184,7 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
     struct seg_request request = kind->request;
     char name[SOURCE_TEXT_SIZE + 12];
     struct seg_segment *segment;
+    struct error_kept why;
     struct la_range range;
     int r;
 
@@ -200,10 +201,11 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
         return r;
     r = seg_acquire(segment, ask->min_size, request.wanted_size, &range);
     if (r < 0) {
+        error_keep(&why);
         seg_close(segment);
         if (has_name(kind))
             forget_name(kind, name);
-        return r;
+        return error_tell_again(&why);
     }
     kind->made++;
     describe(segment, range, ret);
