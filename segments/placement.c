@@ -187,11 +187,11 @@ size_t seg_huge_free(const struct seg_request *request)
 int seg_huge_available(struct seg_segment *s, const struct seg_request *request, size_t size)
 {
     size_t page = seg_huge_page(request), needed = size / page + (size % page != 0), free;
-    char where[48] = "";
+    char where[48] = "", remedy[64];
     int r;
 
     if (!is_power_of_2(page) || !pool_exists(page)) {
-        r = seg_miss(s, request, SEG_HUGE, "pages of %zu KiB: this machine has no such pool", page / KiB);
+        r = seg_miss(s, request, SEG_HUGE, "pages of %zu KiB: this machine has no pool of them", page / KiB);
         return MIN(r, 0);
     }
     free = pool_free(&request->numa, page);
@@ -199,9 +199,12 @@ int seg_huge_available(struct seg_segment *s, const struct seg_request *request,
         return 1;
     if (request->numa.mode == SEG_NUMA_BIND)
         la_format(where, sizeof(where), " on NUMA nodes %#lx", (unsigned long)request->numa.nodes);
+    if (where[0] || page != SEG_HUGE_PAGE)
+        la_format(remedy, sizeof(remedy), "%s/hugepages-%zukB", where[0] ? "/sys/devices/system/node" : "/sys/kernel/mm/hugepages", page / KiB);
+    else
+        la_format(remedy, sizeof(remedy), "sysctl vm.nr_hugepages");
     r = seg_miss(s, request, SEG_HUGE, "%zu %s pages: %zu of %zu free%s, %zu needed (%s)", page >= GiB ? page / GiB : page / MiB,
-                 page >= GiB ? "GiB" : "MiB", free, pool_sum(&request->numa, page, "nr_hugepages"), where, needed,
-                 page == SEG_HUGE_PAGE && !where[0] ? "sysctl vm.nr_hugepages" : where[0] ? "/sys/devices/system/node" : "/sys/kernel/mm/hugepages");
+                 page >= GiB ? "GiB" : "MiB", free, pool_sum(&request->numa, page, "nr_hugepages"), where, needed, remedy);
     return MIN(r, 0);
 }
 
