@@ -23,7 +23,9 @@ struct seg_segment {
     size_t size, page_size;         /* bytes */
     int fd;                         /* -1: none */
     bool fixed;                     /* mapped by la_mmap() */
-    bool on_disk;                   /* its memory is page cache: the machine's headroom is no limit */
+    bool on_disk;                   /* its memory is page cache: the machine's headroom is no limit, and it cannot be placed */
+    bool adopted;                   /* of an existing file: pages may lie there already */
+    struct seg_numa numa;           /* with SEG_PLACED */
     unsigned number;                /* of a source's extent, see sources/kinds.c */
     uintptr_t claim;                /* address to unclaim at the end; 0: none, or it outlives us */
     struct range_table used;        /* acquired parts; guarded by vspace_lock() */

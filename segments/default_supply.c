@@ -5,15 +5,17 @@
  * it is. A list that cannot be had changes nothing; la_last_error() begins with the variable's name then, and liballoc-malloc.so tells it.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include <liballoc/error.h>
 #include <segments/find.h>
 
 #include "base/error.h"
-#include "base/fmt.h"
 #include "os/os.h"
 #include "segments/supply_state.h"
+
+static _Atomic(struct seg_supply *) default_supply;
 
 static int acquire(void *self, size_t min, size_t wanted, struct la_range *ret)
 {
@@ -42,17 +44,27 @@ int seg_supply_make_default(struct seg_supply *s)
         if (s->sources[i].ops.can & SEG_SHARED)
             return la_fail(-ENOTSUP, "%s gives shared memory: after fork() parent and child would write to the same blocks",
                            s->sources[i].ops.name);
+    supply_tell_nodes(s, &ops);
     r = la_source_default_set(&ops, s);
-    s->is_default |= r == 0;
-    return r;
+    if (r < 0)
+        return r;
+    s->is_default = true;
+    /* Release: pairs with the acquire in seg_supply_default(). */
+    atomic_store_explicit(&default_supply, s, memory_order_release);
+    return 0;
+}
+
+struct seg_supply *seg_supply_default(void)
+{
+    return atomic_load_explicit(&default_supply, memory_order_acquire);
 }
 
 /* secure_getenv: who starts a set-user-ID program does not choose its memory. */
 __attribute__((constructor)) static void choose(void)
 {
-    struct seg_supply_config config = { .struct_size = sizeof(config), .list = secure_getenv("LIBALLOC_SOURCE") };
+    struct seg_supply_config config = { .struct_size = sizeof(config), .list = secure_getenv("LIBALLOC_SOURCE"), .per_node = true };
     struct seg_supply *supply = NULL;
-    char text[200];
+    struct error_kept why;
     int r;
 
     if (!config.list || !config.list[0])
@@ -62,7 +74,7 @@ __attribute__((constructor)) static void choose(void)
         r = seg_supply_make_default(supply);
     if (r == 0)
         return;
-    la_format(text, sizeof(text), "%s", la_last_error());
+    error_keep(&why);
     seg_supply_destroy(supply);
-    la_fail(r, "LIBALLOC_SOURCE=%.40s: %s", config.list, text);
+    la_fail(r, "LIBALLOC_SOURCE=%.40s: %s", config.list, why.text);
 }

@@ -80,12 +80,11 @@ static int release_extent(struct seg_supply *s, struct map_record *record)
 /* What a source gave and cannot be used; that it goes back is all that can be done. Keeps la_last_error(). */
 static void give_back(struct seg_supply *s, struct map_record *record)
 {
-    int code = la_last_error_code();
-    char text[256];
+    struct error_kept why;
 
-    la_format(text, sizeof(text), "%s", la_last_error());
+    error_keep(&why);
     release_extent(s, record);
-    la_fail(code, "%s", text);
+    error_tell_again(&why);
 }
 
 static int ask_source(struct seg_supply *s, unsigned i, const struct seg_ask *ask, struct seg_extent *extent)
@@ -238,12 +237,13 @@ static int let_go(struct seg_supply *s, struct map_record *record)
 /* A growth that got as far as registrars goes back; what went wrong first stays in la_last_error(). */
 static int undo(struct seg_supply *s, struct map_record *record, int r)
 {
-    char text[256];
+    struct error_kept why;
 
-    la_format(text, sizeof(text), "%s", la_last_error());
+    error_keep(&why);
     if (let_go(s, record) < 0)
         quarantine(s, record);
-    return la_fail(r, "%s", text);
+    error_tell_again(&why);
+    return r;
 }
 
 /* Steps 5 to 7, for an extent that is entered and hidden. */
@@ -287,16 +287,36 @@ static int get_extent(struct seg_supply *s, const struct seg_ask *ask, struct ma
     return s->source_count > 1 ? la_fail(r, "no source of %s gives %zu bytes: %s", s->name, ask->min_size, s->reason) : r;
 }
 
-static int grow_within(struct seg_supply *s, size_t min, size_t wanted, struct map_record **ret)
+/*
+ * Where pages for threads on @node are to lie. On a machine with one node nothing is asked for, unless it is required. A node that takes no part
+ * gets what all that do have: the kernel knows which is near.
+ */
+static struct seg_numa numa_for(const struct seg_supply *s, unsigned node)
+{
+    struct seg_numa numa = s->numa;
+
+    if (s->nodes == 0)
+        return numa;
+    if (s->nodes == 1 && numa.mode == SEG_NUMA_PREFER && !(s->required & SEG_PLACED))
+        return (struct seg_numa){ 0 };
+    if (!numa.nodes || numa.nodes >> node & 1)
+        numa.nodes = UINT64_C(1) << node;
+    return numa;
+}
+
+static int grow_within(struct seg_supply *s, unsigned node, size_t min, size_t wanted, struct map_record **ret)
 {
     struct seg_ask ask = { .struct_size = sizeof(ask), .min_size = min, .wanted_size = wanted, .required = s->required,
-                           .preferred = s->preferred, .numa = s->numa };
+                           .preferred = s->preferred, .numa = numa_for(s, node) };
     struct map_record *record = map_record_new();
     size_t got;
     int r;
 
     if (!record)
         return la_fail(-ENOMEM, "no memory for the description of an extent");
+    if (ask.numa.mode == SEG_NUMA_ANY)
+        ask.preferred &= ~(unsigned)SEG_PLACED;
+    record->node = node;
     s->reason[0] = '\0';
     r = get_extent(s, &ask, record);
     if (r < 0) {
@@ -319,7 +339,7 @@ static int grow_within(struct seg_supply *s, size_t min, size_t wanted, struct m
     return r;
 }
 
-int supply_grow(struct seg_supply *s, size_t min, size_t wanted, struct map_record **ret)
+int supply_grow(struct seg_supply *s, unsigned node, size_t min, size_t wanted, struct map_record **ret)
 {
     int r;
 
@@ -331,7 +351,7 @@ int supply_grow(struct seg_supply *s, size_t min, size_t wanted, struct map_reco
         r = check_system(s, min, true);
     }
     if (r == 0)
-        r = grow_within(s, min, wanted, ret);
+        r = grow_within(s, node, min, wanted, ret);
     if (r == 0)
         s->growths++;
     else

@@ -1,7 +1,6 @@
 #include "segments/placement.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "base/error.h"
 #include "base/fmt.h"
 #include "os/os.h"
+#include "os/sysfile.h"
 #include "segments/numa.h"
 
 #ifndef MAP_HUGE_SHIFT
@@ -118,26 +118,6 @@ void seg_claim_name_of_process(char *name)
 
 /* ---- pages ---- */
 
-/* The first bytes of a small file of the system; "" when it is not there. */
-static void read_text(const char *path, char *text, size_t size)
-{
-    CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? 0 : read(fd, text, size - 1);
-
-    text[MAX(n, 0)] = '\0';
-}
-
-static size_t read_number(const char *path)
-{
-    char text[32];
-    size_t number = 0;
-
-    read_text(path, text, sizeof(text));
-    for (const char *c = text; *c >= '0' && *c <= '9'; c++)
-        number = number * 10 + (size_t)(*c - '0');
-    return number;
-}
-
 size_t seg_huge_page(const struct seg_request *request)
 {
     return request->page_size ? request->page_size : SEG_HUGE_PAGE;
@@ -148,12 +128,25 @@ unsigned seg_huge_flags(size_t page)
     return (unsigned)__builtin_ctzl(page) << MAP_HUGE_SHIFT;
 }
 
+/* 0: there is no such pool. */
 static size_t pool_number(size_t page, const char *name)
 {
     char path[96];
+    size_t number;
 
     la_format(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s", page / KiB, name);
-    return read_number(path);
+    number = os_read_number(path);
+    return number == SIZE_MAX ? 0 : number;
+}
+
+static size_t pool_number_on(unsigned node, size_t page, const char *name)
+{
+    char path[96];
+    size_t number;
+
+    la_format(path, sizeof(path), "/sys/devices/system/node/node%u/hugepages/hugepages-%zukB/%s", node, page / KiB, name);
+    number = os_read_number(path);
+    return number == SIZE_MAX ? 0 : number;
 }
 
 static bool pool_exists(size_t page)
@@ -164,36 +157,61 @@ static bool pool_exists(size_t page)
     return access(path, F_OK) == 0;
 }
 
-size_t seg_huge_free(size_t page)
+/* The sum over the nodes that @numa allows. */
+static size_t pool_sum(const struct seg_numa *numa, size_t page, const char *name)
 {
-    /* Some of the free ones are promised to mappings that have not touched them yet. */
-    size_t free = pool_number(page, "free_hugepages"), reserved = pool_number(page, "resv_hugepages");
+    size_t sum = 0;
 
-    return (free - MIN(free, reserved)) * page;
+    if (numa->mode != SEG_NUMA_BIND)
+        return pool_number(page, name);
+    for (uint64_t left = numa->nodes; left; left &= left - 1)
+        sum += pool_number_on((unsigned)__builtin_ctzll(left), page, name);
+    return sum;
+}
+
+/* Some of the free ones are promised to mappings that have not touched them yet; on which node is not said. */
+static size_t pool_free(const struct seg_numa *numa, size_t page)
+{
+    size_t all = pool_number(page, "free_hugepages"), promised = pool_number(page, "resv_hugepages");
+
+    return MIN(pool_sum(numa, page, "free_hugepages"), all - MIN(all, promised));
+}
+
+size_t seg_huge_free(const struct seg_request *request)
+{
+    size_t page = seg_huge_page(request);
+
+    return pool_free(&request->numa, page) * page;
 }
 
 int seg_huge_available(struct seg_segment *s, const struct seg_request *request, size_t size)
 {
     size_t page = seg_huge_page(request), needed = size / page + (size % page != 0), free;
+    char where[48] = "", remedy[64];
     int r;
 
     if (!is_power_of_2(page) || !pool_exists(page)) {
-        r = seg_miss(s, request, SEG_HUGE, "pages of %zu KiB: this machine has no such pool", page / KiB);
+        r = seg_miss(s, request, SEG_HUGE, "pages of %zu KiB: this machine has no pool of them", page / KiB);
         return MIN(r, 0);
     }
-    free = seg_huge_free(page) / page;
+    free = pool_free(&request->numa, page);
     if (free >= needed)
         return 1;
-    r = seg_miss(s, request, SEG_HUGE, "%zu %s pages: %zu of %zu free, %zu needed (%s)", page >= GiB ? page / GiB : page / MiB,
-                 page >= GiB ? "GiB" : "MiB", free, pool_number(page, "nr_hugepages"), needed,
-                 page == SEG_HUGE_PAGE ? "sysctl vm.nr_hugepages" : "/sys/kernel/mm/hugepages");
+    if (request->numa.mode == SEG_NUMA_BIND)
+        la_format(where, sizeof(where), " on NUMA nodes %#lx", (unsigned long)request->numa.nodes);
+    if (where[0] || page != SEG_HUGE_PAGE)
+        la_format(remedy, sizeof(remedy), "%s/hugepages-%zukB", where[0] ? "/sys/devices/system/node" : "/sys/kernel/mm/hugepages", page / KiB);
+    else
+        la_format(remedy, sizeof(remedy), "sysctl vm.nr_hugepages");
+    r = seg_miss(s, request, SEG_HUGE, "%zu %s pages: %zu of %zu free%s, %zu needed (%s)", page >= GiB ? page / GiB : page / MiB,
+                 page >= GiB ? "GiB" : "MiB", free, pool_sum(&request->numa, page, "nr_hugepages"), where, needed, remedy);
     return MIN(r, 0);
 }
 
 /* "always [madvise] never": the word in brackets says what is in force. */
 static bool thp_is_enabled(bool shared, char *text, size_t size)
 {
-    read_text(shared ? "/sys/kernel/mm/transparent_hugepage/shmem_enabled" : "/sys/kernel/mm/transparent_hugepage/enabled", text, size);
+    os_read_text(shared ? "/sys/kernel/mm/transparent_hugepage/shmem_enabled" : "/sys/kernel/mm/transparent_hugepage/enabled", text, size);
     return text[0] && !strstr(text, "[never]") && !strstr(text, "[deny]");
 }
 

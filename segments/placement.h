@@ -25,8 +25,8 @@ void seg_claim_name_of_process(char *name);
 
 /* Size of the huge pages that @request is about. */
 size_t seg_huge_page(const struct seg_request *request);
-/* Bytes of the pool of such pages that nobody has or was promised; 0: there is no such pool. */
-size_t seg_huge_free(size_t page);
+/* Bytes of the pool of such pages that nobody has or was promised, on the nodes that @request is bound to; 0: there is no such pool. */
+size_t seg_huge_free(const struct seg_request *request);
 /* The flag bits by which mmap() and memfd_create() are told the size of a huge page. */
 unsigned seg_huge_flags(size_t page);
 

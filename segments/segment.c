@@ -179,6 +179,8 @@ static int open_with_size(struct seg_segment *s, const struct seg_request *reque
         int r;
 
         s->capabilities = s->missed = 0;
+        s->numa = (struct seg_numa){ 0 };
+        s->adopted = false;
         s->reason[0] = '\0';
         r = miss_impossible(s, request);
         if (r == 0)
@@ -259,7 +261,7 @@ int seg_info(struct seg_segment *s, struct seg_info *ret)
         return la_fail(-EINVAL, "set struct_size to sizeof(struct seg_info) before the call");
     info = (struct seg_info){ .struct_size = size, .kind = s->backend->kind, .capabilities = s->capabilities, .missed = s->missed,
                               .base = s->base, .size = s->size, .page_size = s->page_size, .acquired = acquired_bytes(s),
-                              .fd = s->fd };
+                              .fd = s->fd, .node = seg_node_of(s) };
     memcpy(info.reason, s->reason, sizeof(info.reason));
     memcpy(info.name, s->name, sizeof(info.name));
     info.committed = info.acquired;
@@ -298,9 +300,20 @@ static void drop_part(struct seg_segment *s, struct la_range range)
     vspace_unlock();
 }
 
+/* On nodes that are full the kernel kills before it says no. Pages of the pool are counted apart, and their lack is an error. */
+static int check_nodes(const struct seg_segment *s, size_t size)
+{
+    size_t left = s->page_size > os_page_size() ? SIZE_MAX : seg_numa_headroom(&s->numa);
+
+    return size <= left ? 0 : la_fail(-ENOSPC, "segment \"%s\": %zu bytes on NUMA nodes %#lx, which have %zu left", s->name, size,
+                                      (unsigned long)s->numa.nodes, left);
+}
+
 static int commit(struct seg_segment *s, struct la_range range)
 {
-    return s->backend->acquire ? s->backend->acquire(s, range) : 0;
+    int r = check_nodes(s, range.size);
+
+    return r < 0 || !s->backend->acquire ? r : s->backend->acquire(s, range);
 }
 
 static int try_acquire(struct seg_segment *s, size_t min, size_t wanted, struct la_range *ret)

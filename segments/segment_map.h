@@ -56,6 +56,7 @@ struct map_record {
     struct seg_key keys[SEG_REGISTRARS_MAX];
     struct map_record *next;        /* of the supply, or free */
     uint32_t source;                /* which of the supply's */
+    uint32_t node;                  /* NUMA node that it was asked for, 0 where nodes are not told apart */
     uint32_t attached;              /* registrars that have attached, of the first ones */
     bool quarantined;
 };

@@ -10,12 +10,15 @@
 #include <string.h>
 
 #include <liballoc/error.h>
+#include <segments/nodes.h>
 
 #include "base/error.h"
 #include "base/fmt.h"
+#include "os/nodes.h"
 #include "os/os.h"
 #include "os/vspace.h"
 #include "segments/numa.h"
+#include "segments/placement.h"
 
 static struct la_list supplies = LIST_INIT(supplies);     /* under vspace_lock() */
 
@@ -174,11 +177,52 @@ static int purge(void *self, struct la_range range)
     return os_purge(range.base, range.size);
 }
 
+static int acquire_on(void *self, unsigned node, size_t min, size_t wanted, struct la_range *ret)
+{
+    return seg_supply_acquire_on(self, node, min, wanted, ret);
+}
+
+void supply_tell_nodes(const struct seg_supply *s, struct la_source_ops *ops)
+{
+    if (s->nodes == 0)
+        return;
+    ops->acquire_on = acquire_on;
+    ops->nodes = s->nodes;
+    ops->strict = s->numa.mode == SEG_NUMA_BIND;
+}
+
 static int make_source(struct seg_supply *s)
 {
     struct la_source_ops ops = { .struct_size = sizeof(ops), .name = s->name, .acquire = acquire, .release = release, .purge = purge };
 
+    supply_tell_nodes(s, &ops);
     return la_source_create(&ops, s, &s->source);
+}
+
+/* Nodes are told apart: which one is meant is asked at each growth. */
+static int read_numa_per_node(struct seg_supply_config *copy)
+{
+    struct seg_numa *numa = &copy->numa;
+    unsigned count = seg_node_count();
+    uint64_t there = count < 64 ? (UINT64_C(1) << count) - 1 : UINT64_MAX;
+
+    if (numa->mode == SEG_NUMA_ANY)
+        numa->mode = SEG_NUMA_PREFER;
+    if (numa->mode != SEG_NUMA_PREFER && numa->mode != SEG_NUMA_BIND)
+        return la_fail(-EINVAL, "per_node goes with SEG_NUMA_PREFER and SEG_NUMA_BIND: with others nodes are not told apart");
+    if (numa->nodes & ~there)
+        return la_fail(-EINVAL, "per_node on NUMA nodes %#lx: this machine has nodes 0 to %u", (unsigned long)numa->nodes, count - 1);
+    copy->preferred |= SEG_PLACED;
+    return 0;
+}
+
+static int read_numa(struct seg_supply_config *copy)
+{
+    if (copy->per_node)
+        return read_numa_per_node(copy);
+    if (copy->numa.mode != SEG_NUMA_ANY)
+        copy->preferred |= SEG_PLACED;
+    return seg_check_numa(&copy->numa, copy->required);
 }
 
 static int read_config(const struct seg_supply_config *config, struct seg_supply_config *copy)
@@ -191,9 +235,7 @@ static int read_config(const struct seg_supply_config *config, struct seg_supply
         return la_fail(-EINVAL, "a supply needs a list or choices, one of them");
     if (copy->choice_count > SEG_CHOICES_MAX)
         return la_fail(-E2BIG, "%zu choices, at most %d are possible", copy->choice_count, SEG_CHOICES_MAX);
-    if (copy->numa.mode != SEG_NUMA_ANY)
-        copy->preferred |= SEG_PLACED;
-    return seg_check_numa(&copy->numa, copy->required);
+    return read_numa(copy);
 }
 
 static int fill(struct seg_supply *s, const struct seg_supply_config *config)
@@ -204,6 +246,7 @@ static int fill(struct seg_supply *s, const struct seg_supply_config *config)
     s->required = config->required;
     s->preferred = config->preferred & ~config->required;
     s->numa = config->numa;
+    s->nodes = config->per_node ? seg_node_count() : 0;
     s->step_size = config->step_size;
     s->max_bytes = config->max_bytes;
     s->max_segments = config->max_segments;
@@ -281,7 +324,7 @@ struct la_source *seg_supply_source(struct seg_supply *s)
 
 /* ---- extents ---- */
 
-int seg_supply_acquire(struct seg_supply *s, size_t min, size_t wanted, struct la_range *ret)
+static int acquire_extent(struct seg_supply *s, unsigned node, size_t min, size_t wanted, struct la_range *ret)
 {
     struct map_record *record;
     int r;
@@ -291,11 +334,32 @@ int seg_supply_acquire(struct seg_supply *s, size_t min, size_t wanted, struct l
     r = lock(s);
     if (r < 0)
         return r;
-    r = supply_grow(s, min, wanted, &record);
+    r = supply_grow(s, node, min, wanted, &record);
     if (r == 0)
         *ret = (struct la_range){ record->extent.base, record->extent.size };
     unlock(s);
     return r;
+}
+
+int seg_supply_acquire(struct seg_supply *s, size_t min, size_t wanted, struct la_range *ret)
+{
+    unsigned node = s->nodes > 1 ? os_node_here() : 0;
+
+    return acquire_extent(s, node < s->nodes ? node : 0, min, wanted, ret);
+}
+
+static int check_node(const struct seg_supply *s, unsigned node)
+{
+    if (s->nodes == 0)
+        return la_fail(-EINVAL, "supply %s does not tell NUMA nodes apart: make it with per_node", s->name);
+    return node < s->nodes ? 0 : la_fail(-EINVAL, "NUMA node %u: this machine has nodes 0 to %u", node, s->nodes - 1);
+}
+
+int seg_supply_acquire_on(struct seg_supply *s, unsigned node, size_t min, size_t wanted, struct la_range *ret)
+{
+    int r = check_node(s, node);
+
+    return r < 0 ? r : acquire_extent(s, node, min, wanted, ret);
 }
 
 static struct map_record *find_record(const struct seg_supply *s, struct la_range range)
@@ -337,6 +401,46 @@ int seg_supply_info(struct seg_supply *s, struct seg_supply_info *ret)
     memcpy(info.source, s->last_source, sizeof(info.source));
     memcpy(info.reason, s->reason, sizeof(info.reason));
     unlock(s);
+    memset(ret, 0, size);
+    memcpy(ret, &info, MIN(size, sizeof(info)));
+    return 0;
+}
+
+static struct seg_node_info node_info(const struct seg_supply *s, unsigned node)
+{
+    struct seg_request on_node = { .numa = { SEG_NUMA_BIND, UINT64_C(1) << node } };
+    struct seg_node_info info = { .available = os_node_headroom(node), .huge_available = seg_huge_free(&on_node) };
+
+    for (const struct map_record *record = s->records; record; record = record->next) {
+        if (record->quarantined || record->node != node)
+            continue;
+        info.segments++;
+        info.bytes += record->extent.size;
+        info.bound += record->extent.node == (int)node ? record->extent.size : 0;
+    }
+    return info;
+}
+
+int seg_supply_node_info(struct seg_supply *s, unsigned node, struct seg_node_info *ret)
+{
+    struct seg_node_info info;
+    size_t size = ret ? ret->struct_size : 0;
+    int r;
+
+    if (size < offsetof(struct seg_node_info, bound) || size > 4 * sizeof(info))
+        return la_fail(-EINVAL, "set struct_size to sizeof(struct seg_node_info) before the call");
+    if (!s)
+        s = seg_supply_default();
+    if (!s)
+        return la_fail(-ENOENT, "malloc's memory comes from no supply: LIBALLOC_SOURCE, or seg_supply_make_default()");
+    r = check_node(s, node);
+    if (r == 0)
+        r = lock(s);
+    if (r < 0)
+        return r;
+    info = node_info(s, node);
+    unlock(s);
+    info.struct_size = size;
     memset(ret, 0, size);
     memcpy(ret, &info, MIN(size, sizeof(info)));
     return 0;

@@ -36,6 +36,7 @@ struct seg_supply {
     unsigned required, preferred;       /* less what registrars add */
     bool pins;                          /* one of the registrars does */
     struct seg_numa numa;
+    unsigned nodes;                     /* told apart; 0: they are not (config.per_node) */
     size_t step_size, max_bytes, max_segments, max_pinned, max_extent;
     struct map_record *records;         /* out and quarantined */
     size_t bytes, segments, quarantined, growths, failures;
@@ -46,13 +47,16 @@ struct seg_supply {
     struct la_list all;                 /* of all supplies, for fork */
 };
 
-/* All steps, all or nothing; under the lock. */
-int supply_grow(struct seg_supply *supply, size_t min, size_t wanted, struct map_record **ret);
+/* All steps, all or nothing; under the lock. @node: for whose threads. */
+int supply_grow(struct seg_supply *supply, unsigned node, size_t min, size_t wanted, struct map_record **ret);
 /* The same in reverse; a driver that does not let go has the extent quarantined. */
 int supply_shrink(struct seg_supply *supply, struct map_record *record);
 
 /* Ask the drivers of quarantined extents again; those that let go are released. */
 void supply_retry(struct seg_supply *supply);
+
+/* An engine's source over @supply tells nodes apart if that does. */
+void supply_tell_nodes(const struct seg_supply *supply, struct la_source_ops *ops);
 
 /* Note why a better source did not serve. */
 void supply_note(struct seg_supply *supply, const char *who, const char *why);

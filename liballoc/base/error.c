@@ -1,13 +1,14 @@
 #include "base/error.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 #include <liballoc/error.h>
 
 #include "base/fmt.h"
 
 /* One line per thread: 256 bytes hold a path and a sentence. */
-static __thread char last_text[256];
+static __thread char last_text[sizeof(((struct error_kept *)NULL)->text)];
 static __thread int last_code;
 static __thread unsigned failures;
 
@@ -21,6 +22,17 @@ int la_fail(int code, const char *format, ...)
     last_code = code;
     failures++;
     return code;
+}
+
+void error_keep(struct error_kept *kept)
+{
+    kept->code = last_code;
+    memcpy(kept->text, last_text, sizeof(kept->text));
+}
+
+int error_tell_again(const struct error_kept *kept)
+{
+    return la_fail(kept->code, "%s", kept->text);
 }
 
 unsigned error_count(void)

@@ -11,6 +11,15 @@
 /* Record "text" for the calling thread and return @code (negative errno), so that callers write: return la_fail(-EINVAL, ...). */
 int la_fail(int code, const char *format, ...) PRINTF_LIKE(2, 3) COLD;
 
+/* What failed first is what the user is told: kept while things are cleaned up, which may fail too. */
+struct error_kept {
+    int code;
+    char text[256];
+};
+void error_keep(struct error_kept *kept);
+/* Return: its code. */
+int error_tell_again(const struct error_kept *kept);
+
 /* How often the calling thread has failed: tells whether a function of a user has left a sentence of its own. */
 unsigned error_count(void);
 

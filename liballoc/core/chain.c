@@ -256,6 +256,23 @@ int la_chain_destroy(struct la_chain *chain)
     return 0;
 }
 
+int la_chain_pin(struct la_chain *chain, int node)
+{
+    int r = check_is_user_chain(chain);
+
+    if (r < 0)
+        return r;
+    if (!chain->source->ops.acquire_on)
+        return la_fail(-ENOTSUP, "source %s does not tell NUMA nodes apart: give it acquire_on(), or make a supply with per_node",
+                       chain->source->ops.name);
+    if (node < -1 || node >= (int)chain->source->node_count)
+        return la_fail(-EINVAL, "NUMA node %d: source %s has nodes 0 to %u", node, chain->source->ops.name, chain->source->node_count - 1);
+    if (chain->macros || chain->huge_live)
+        return la_fail(-EBUSY, "chain %p has memory already: pin it before its first allocation, or after la_chain_reset()", (void *)chain);
+    chain->pinned = (uint32_t)(node + 1);
+    return 0;
+}
+
 void la_chain_name(struct la_chain *chain, const char *name)
 {
     strncpy(chain->name, name ? name : "", sizeof(chain->name) - 1);

@@ -316,7 +316,7 @@ static void *alloc_listed(struct la_chain *chain, size_t size, size_t alignment,
     page = maps_its_own(chain->source) ? new_mapping(size, alignment, zeroed) : NULL;
     /* Also when the system has no address space left: what small blocks have given back lies in the source. */
     if (!page)
-        page = source_take_run(chain->source, size, alignment);
+        page = source_take_run(chain->source, chain, size, alignment);
     if (!page)
         return NULL;
     describe(page, chain);

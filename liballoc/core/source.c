@@ -6,8 +6,9 @@
  * Free macro blocks are kept resident or purged as policy.c decides.
  *
  * I1  m->state tells the list: FREE on free_dirty or free_clean, ABANDONED on abandoned, OWNED, RUN and RETIRED on none of the source's.
- * I2  dirty_bytes is the sum of macro_bytes() over free_dirty.
+ * I2  dirty_bytes is the sum of macro_bytes() over free_dirty of all nodes.
  * I3  The pages of an abandoned macro block have chain == orphan and fast_chain == NULL.
+ * I4  Free and abandoned macro blocks are on the lists of their segment's node: the one it was asked for.
  *
  * Locking: everything under source->lock, but the call to ops.acquire, which runs under source->grow_lock alone: one source's slow driver
  * (a registration takes seconds) holds up nobody who grows another.
@@ -28,6 +29,7 @@
 #include "core/region_map.h"
 #include "core/remote_free.h"
 #include "core/segment.h"
+#include "os/nodes.h"
 #include "os/os.h"
 
 enum { FIRST_SEGMENT = 64 << 20, SMALLEST_SEGMENT = 4 << 20, LARGEST_SEGMENT = 1 << 30 };
@@ -85,7 +87,9 @@ struct la_source la_default_source = {
     .grow_lock = LOCK_INIT(RANK_GROW),
     .ops = { .struct_size = sizeof(struct la_source_ops), .name = "anonymous memory", .acquire = anon_acquire,
              .release = anon_release, .purge = anon_purge },
-    .next_segment = FIRST_SEGMENT,
+    .nodes = &la_default_source.all_nodes,
+    .all_nodes = { .next_segment = FIRST_SEGMENT },
+    .node_count = 1,
     .orphan = &default_orphan,
 };
 
@@ -111,26 +115,31 @@ static void list_drop(struct la_macro **head, struct la_macro *m)
     m->next = m->prev = NULL;
 }
 
+static struct la_source_node *node_of(struct la_source *source, const struct la_macro *m)
+{
+    return &source->nodes[m->segment->node];
+}
+
 static void free_push(struct la_source *source, struct la_macro *m)
 {
     m->state = MACRO_FREE;
     m->chain = NULL;
     if (!m->dirty) {
-        list_push(&source->free_clean, m);
+        list_push(&node_of(source, m)->free_clean, m);
         return;
     }
     m->freed_at = os_now_ms();
     source->dirty_bytes += macro_bytes(m);
-    list_push(&source->free_dirty, m);
+    list_push(&node_of(source, m)->free_dirty, m);
 }
 
 static void free_drop(struct la_source *source, struct la_macro *m)
 {
     if (m->dirty) {
         source->dirty_bytes -= macro_bytes(m);
-        list_drop(&source->free_dirty, m);
+        list_drop(&node_of(source, m)->free_dirty, m);
     } else {
-        list_drop(&source->free_clean, m);
+        list_drop(&node_of(source, m)->free_clean, m);
     }
 }
 
@@ -153,15 +162,29 @@ static bool purge_macro(struct la_source *source, struct la_macro *m)
     return true;
 }
 
+/* Of the macro blocks that may be resident the one that has been free for longest: the last of some list. NULL: none. */
+static struct la_macro *oldest_dirty(struct la_source *source)
+{
+    struct la_macro *oldest = NULL;
+
+    for (unsigned i = 0; i < source->node_count; i++) {
+        struct la_macro *m = source->nodes[i].free_dirty;
+
+        while (m && m->next)
+            m = m->next;
+        if (m && (!oldest || m->freed_at < oldest->freed_at))
+            oldest = m;
+    }
+    return oldest;
+}
+
 /* Give the oldest back until the policy is content; at most a few, so that no free waits long. */
 static void apply_policy(struct la_source *source)
 {
-    for (int i = 0; i < 4 && source->free_dirty; i++) {
-        struct la_macro *oldest = source->free_dirty;
+    for (int i = 0; i < 4 && source->dirty_bytes > 0; i++) {
+        struct la_macro *oldest = oldest_dirty(source);
         struct policy_input in;
 
-        while (oldest->next)
-            oldest = oldest->next;
         in = (struct policy_input){ .cached = source->dirty_bytes, .mapped = source->mapped,
                                     .age_ms = os_now_ms() - oldest->freed_at };
         if (policy_keeps(&in) || !purge_macro(source, oldest))
@@ -169,16 +192,25 @@ static void apply_policy(struct la_source *source)
     }
 }
 
-static size_t trim(struct la_source *source)
+static size_t trim_node(struct la_source *source, struct la_source_node *node)
 {
     size_t given = 0;
 
-    for (struct la_macro *m = source->free_dirty, *next; m; m = next) {
+    for (struct la_macro *m = node->free_dirty, *next; m; m = next) {
         size_t bytes = macro_bytes(m);
         next = m->next;
         if (purge_macro(source, m))
             given += bytes;
     }
+    return given;
+}
+
+static size_t trim(struct la_source *source)
+{
+    size_t given = 0;
+
+    for (unsigned i = 0; i < source->node_count; i++)
+        given += trim_node(source, &source->nodes[i]);
     return given;
 }
 
@@ -200,9 +232,10 @@ size_t la_source_trim(struct la_source *source)
 
 /* ---- growth ---- */
 
-static void add_segment(struct la_source *source, struct la_segment *segment)
+static void add_segment(struct la_source *source, struct la_segment *segment, unsigned node)
 {
     segment->source = source;
+    segment->node = node;
     segment->next = source->segments;
     source->segments = segment;
     source->mapped += segment->size;
@@ -255,25 +288,32 @@ void source_uncharge(struct la_source *source, size_t bytes)
 }
 
 /* What to ask for so that @payload bytes fit, within the limit; false: the limit forbids it. */
-static bool plan_growth(struct la_source *source, size_t payload, size_t *min, size_t *wanted)
+static bool plan_growth(struct la_source *source, unsigned node, size_t payload, size_t *min, size_t *wanted)
 {
     bool ok;
 
     lock_take(&source->lock);
     *min = align_up(payload + segment_overhead(payload), SLICE_SIZE);
-    *wanted = MAX(*min, MIN(source->next_segment, bytes_left(source)));
+    *wanted = MAX(*min, MIN(source->nodes[node].next_segment, bytes_left(source)));
     ok = *min <= bytes_left(source);
     lock_give(&source->lock);
     return ok;
 }
 
+static int ask_owner(struct la_source *source, unsigned node, size_t min, size_t wanted, struct la_range *ret)
+{
+    const struct la_source_ops *ops = &source->ops;
+
+    return ops->acquire_on ? ops->acquire_on(source->self, node, min, wanted, ret) : ops->acquire(source->self, min, wanted, ret);
+}
+
 /* A range as the source's owner gives it, laid out; NULL: none, or less than the least. */
-static struct la_segment *acquire_segment(struct la_source *source, size_t min, size_t wanted)
+static struct la_segment *acquire_segment(struct la_source *source, unsigned node, size_t min, size_t wanted)
 {
     struct la_range range = { NULL, 0 };
     unsigned failures = error_count();
     struct la_segment *segment;
-    int r = source->ops.acquire(source->self, min, wanted, &range);
+    int r = ask_owner(source, node, min, wanted, &range);
 
     if (r < 0) {
         /* Who knows more has said so: which limit it is, and the remedy. */
@@ -292,35 +332,35 @@ static struct la_segment *acquire_segment(struct la_source *source, size_t min, 
 }
 
 /* Under source->grow_lock, so that two threads cannot pass the limit together. */
-static bool grow_alone(struct la_source *source, size_t payload)
+static bool grow_alone(struct la_source *source, unsigned node, size_t payload)
 {
     struct la_segment *segment;
     size_t min, wanted;
 
-    if (!plan_growth(source, payload, &min, &wanted) &&
-        (source != &la_default_source || huge_trim() == 0 || !plan_growth(source, payload, &min, &wanted))) {
+    if (!plan_growth(source, node, payload, &min, &wanted) &&
+        (source != &la_default_source || huge_trim() == 0 || !plan_growth(source, node, payload, &min, &wanted))) {
         fail_by_limit(source);
         return false;
     }
-    segment = acquire_segment(source, min, wanted);
+    segment = acquire_segment(source, node, min, wanted);
     if (!segment)
         return false;
     lock_take(&source->lock);
-    add_segment(source, segment);
-    source->next_segment = MIN(source->next_segment * 2, (size_t)LARGEST_SEGMENT);
+    add_segment(source, segment, node);
+    source->nodes[node].next_segment = MIN(source->nodes[node].next_segment * 2, (size_t)LARGEST_SEGMENT);
     lock_give(&source->lock);
     return true;
 }
 
-/* Ask the owner of the memory for a segment with room for @payload bytes. Called without source->lock. */
-static bool grow(struct la_source *source, size_t payload)
+/* Ask the owner of the memory for a segment with room for @payload bytes on @node. Called without source->lock. */
+static bool grow(struct la_source *source, unsigned node, size_t payload)
 {
     bool ok;
 
     if (source->fixed || payload > SIZE_MAX / 2)
         return false;
     lock_take(&source->grow_lock);
-    ok = grow_alone(source, payload);
+    ok = grow_alone(source, node, payload);
     lock_give(&source->grow_lock);
     return ok;
 }
@@ -392,34 +432,35 @@ static bool macro_serves(struct la_macro *m, unsigned c, unsigned slices)
     return wish.met;
 }
 
-static struct la_macro *pick_abandoned(struct la_source *source, unsigned c, unsigned slices)
+static struct la_macro *pick_abandoned(struct la_source_node *node, unsigned c, unsigned slices)
 {
     int looked = 0;
 
     /* Bounded: a long list of full macro blocks must not be searched at every refill. */
-    for (struct la_macro *m = source->abandoned; m && looked < 16; m = m->next, looked++)
+    for (struct la_macro *m = node->abandoned; m && looked < 16; m = m->next, looked++)
         if (macro_serves(m, c, slices)) {
-            list_drop(&source->abandoned, m);
+            list_drop(&node->abandoned, m);
             return m;
         }
     return NULL;
 }
 
-static struct la_macro *pick_free(struct la_source *source, unsigned slices)
+static struct la_macro *pick_free(const struct la_source_node *node, unsigned slices)
 {
-    for (struct la_macro *m = source->free_dirty ? source->free_dirty : source->free_clean; m; m = m->next)
+    for (struct la_macro *m = node->free_dirty ? node->free_dirty : node->free_clean; m; m = m->next)
         if ((unsigned)__builtin_popcount(m->all_slices) >= slices)
             return m;
-    if (source->free_dirty)
-        for (struct la_macro *m = source->free_clean; m; m = m->next)
+    if (node->free_dirty)
+        for (struct la_macro *m = node->free_clean; m; m = m->next)
             if ((unsigned)__builtin_popcount(m->all_slices) >= slices)
                 return m;
     return NULL;
 }
 
-static bool take_one(struct la_source *source, struct la_chain *chain, unsigned c, unsigned slices)
+/* Under the lock. */
+static bool take_on_node(struct la_source *source, unsigned node, struct la_chain *chain, unsigned c, unsigned slices)
 {
-    struct la_macro *m = pick_abandoned(source, c, slices);
+    struct la_macro *m = pick_abandoned(&source->nodes[node], c, slices);
 
     if (m) {
         m->state = MACRO_OWNED;
@@ -427,7 +468,7 @@ static bool take_one(struct la_source *source, struct la_chain *chain, unsigned 
         each_page(m, hand_over, chain);
         return true;
     }
-    m = pick_free(source, slices);
+    m = pick_free(&source->nodes[node], slices);
     if (!m)
         return false;
     free_drop(source, m);
@@ -437,23 +478,51 @@ static bool take_one(struct la_source *source, struct la_chain *chain, unsigned 
     return true;
 }
 
-bool source_take_macro(struct la_source *source, struct la_chain *chain, unsigned c, unsigned slices)
+static bool take_one(struct la_source *source, unsigned node, struct la_chain *chain, unsigned c, unsigned slices)
 {
     bool ok;
+
+    lock_take(&source->lock);
+    ok = take_on_node(source, node, chain, c, slices);
+    lock_give(&source->lock);
+    return ok;
+}
+
+/* Where @chain draws from: asked once per macro block, so that a thread that has moved draws from its new node. */
+static unsigned node_for(const struct la_source *source, const struct la_chain *chain)
+{
+    unsigned count = source->node_count, node;
+
+    if (likely(count == 1))
+        return 0;
+    node = chain->pinned ? chain->pinned - 1 : os_node_here();
+    return node < count ? node : 0;
+}
+
+/* @node can give nothing more. Others are asked for what they have free, not to grow: that is the owner's choice, who knows what is near. */
+static bool take_elsewhere(struct la_source *source, unsigned node, struct la_chain *chain, unsigned c, unsigned slices)
+{
+    unsigned count = source->ops.strict ? 1 : source->node_count;
+    bool ok = false;
+
+    for (unsigned i = 1; i < count && !ok; i++)
+        ok = take_one(source, (node + i) % count, chain, c, slices);
+    return ok;
+}
+
+bool source_take_macro(struct la_source *source, struct la_chain *chain, unsigned c, unsigned slices)
+{
+    unsigned node = node_for(source, chain);
 
     if (atomic_load_explicit(&source->dead_hint, memory_order_relaxed))
         source_collect(source);
     for (int tries = 0; tries < 2; tries++) {
-        lock_take(&source->lock);
-        ok = take_one(source, chain, c, slices);
-        lock_give(&source->lock);
-        if (ok || !grow(source, MACRO_SIZE))
-            return ok;
+        if (take_one(source, node, chain, c, slices))
+            return true;
+        if (!grow(source, node, MACRO_SIZE))
+            return take_elsewhere(source, node, chain, c, slices);
     }
-    lock_take(&source->lock);
-    ok = take_one(source, chain, c, slices);
-    lock_give(&source->lock);
-    return ok;
+    return take_one(source, node, chain, c, slices);
 }
 
 void source_give_macro(struct la_source *source, struct la_chain *chain, struct la_macro *m)
@@ -473,7 +542,7 @@ void source_abandon_macro(struct la_source *source, struct la_chain *chain, stru
     m->state = MACRO_ABANDONED;
     m->chain = source->orphan;
     each_page(m, hand_over, source->orphan);
-    list_push(&source->abandoned, m);
+    list_push(&node_of(source, m)->abandoned, m);
     lock_give(&source->lock);
 }
 
@@ -497,7 +566,7 @@ static void orphan_page_freed(struct la_source *source, struct la_page *page)
     page->kind = PAGE_NONE;
     m->free_slices |= bits_run(at, page->slices);
     if (m->free_slices == m->all_slices) {
-        list_drop(&source->abandoned, m);
+        list_drop(&node_of(source, m)->abandoned, m);
         free_push(source, m);
     }
 }
@@ -642,29 +711,39 @@ static struct la_page *claim_run(struct la_source *source, struct la_segment *s,
     return page;
 }
 
-static struct la_page *take_run_locked(struct la_source *source, size_t bytes, size_t alignment)
+static struct la_page *take_run_on(struct la_source *source, unsigned node, size_t bytes, size_t alignment)
 {
+    struct la_page *page = NULL;
     uint32_t at, n;
 
-    for (struct la_segment *s = source->segments; s; s = s->next)
-        if (find_run(s, bytes, alignment, &at, &n))
-            return claim_run(source, s, at, n, alignment);
-    return NULL;
-}
-
-struct la_page *source_take_run(struct la_source *source, size_t bytes, size_t alignment)
-{
-    struct la_page *page;
-
     lock_take(&source->lock);
-    page = take_run_locked(source, bytes, alignment);
-    lock_give(&source->lock);
-    if (page || bytes + alignment < bytes || !grow(source, bytes + (alignment > SLICE_SIZE ? alignment : 0)))
-        return page;
-    lock_take(&source->lock);
-    page = take_run_locked(source, bytes, alignment);
+    for (struct la_segment *s = source->segments; s && !page; s = s->next)
+        if (s->node == node && find_run(s, bytes, alignment, &at, &n))
+            page = claim_run(source, s, at, n, alignment);
     lock_give(&source->lock);
     return page;
+}
+
+static struct la_page *take_run_elsewhere(struct la_source *source, unsigned node, size_t bytes, size_t alignment)
+{
+    unsigned count = source->ops.strict ? 1 : source->node_count;
+    struct la_page *page = NULL;
+
+    for (unsigned i = 1; i < count && !page; i++)
+        page = take_run_on(source, (node + i) % count, bytes, alignment);
+    return page;
+}
+
+struct la_page *source_take_run(struct la_source *source, const struct la_chain *chain, size_t bytes, size_t alignment)
+{
+    unsigned node = node_for(source, chain);
+    struct la_page *page = take_run_on(source, node, bytes, alignment);
+
+    if (page || bytes + alignment < bytes)
+        return page;
+    if (!grow(source, node, bytes + (alignment > SLICE_SIZE ? alignment : 0)))
+        return take_run_elsewhere(source, node, bytes, alignment);
+    return take_run_on(source, node, bytes, alignment);
 }
 
 void source_give_run(struct la_source *source, struct la_page *page)
@@ -691,40 +770,84 @@ struct la_source *la_source_default(void)
     return &la_default_source;
 }
 
-/* Free macro blocks of the old kind are not handed out any more: their addresses stay, their memory goes. Under the lock. */
+/*
+ * Free macro blocks of the old kind are not handed out any more: their addresses stay, their memory goes. Under the lock, before nodes are told
+ * apart.
+ */
 static void retire_free(struct la_source *source)
 {
+    struct la_source_node *node = &source->all_nodes;
+
     trim(source);
-    while (source->free_dirty || source->free_clean) {
-        struct la_macro *m = source->free_dirty ? source->free_dirty : source->free_clean;
+    while (node->free_dirty || node->free_clean) {
+        struct la_macro *m = node->free_dirty ? node->free_dirty : node->free_clean;
 
         free_drop(source, m);
         m->state = MACRO_RETIRED;
     }
 }
 
-static bool ops_are_usable(const struct la_source_ops *ops)
+static int read_ops(const struct la_source_ops *ops, struct la_source_ops *copy)
 {
-    return ops && ops->struct_size >= offsetof(struct la_source_ops, release) && ops->struct_size <= 4 * sizeof(*ops) && ops->acquire;
+    *copy = (struct la_source_ops){ 0 };
+    if (!ops || ops->struct_size < offsetof(struct la_source_ops, release) || ops->struct_size > 4 * sizeof(*ops) || !ops->acquire)
+        return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
+    memcpy(copy, ops, MIN(ops->struct_size, sizeof(*copy)));
+    if (copy->nodes > LA_NODES_MAX)
+        return la_fail(-EINVAL, "a source of %u nodes: at most %d are told apart", copy->nodes, LA_NODES_MAX);
+    return 0;
+}
+
+/* How many nodes a source with @ops tells apart. */
+static unsigned nodes_of(const struct la_source_ops *ops)
+{
+    if (!ops->acquire_on)
+        return 1;
+    return ops->nodes ? ops->nodes : MIN(os_node_count(), (unsigned)LA_NODES_MAX);
+}
+
+/* NULL: no memory. One node needs none. */
+static struct la_source_node *make_nodes(struct la_source *source, unsigned count)
+{
+    struct la_source_node *nodes = count == 1 ? &source->all_nodes : la_meta_alloc(count * sizeof(*nodes));
+
+    for (unsigned i = 0; nodes && i < count; i++)
+        nodes[i] = (struct la_source_node){ .next_segment = SMALLEST_SEGMENT };
+    return nodes;
+}
+
+/* What is abandoned stays with the first node. Without memory for more, nodes are not told apart. Under both locks. */
+static void replace_default(struct la_source *source, const struct la_source_ops *ops, void *self)
+{
+    struct la_macro *abandoned = source->all_nodes.abandoned;
+    struct la_source_node *nodes;
+
+    retire_free(source);
+    source->ops = *ops;
+    source->self = self;
+    nodes = make_nodes(source, nodes_of(ops));
+    if (nodes) {
+        source->nodes = nodes;
+        source->node_count = nodes_of(ops);
+    }
+    source->nodes[0].next_segment = SMALLEST_SEGMENT;
+    source->nodes[0].abandoned = abandoned;
 }
 
 int la_source_default_set(const struct la_source_ops *ops, void *self)
 {
     struct la_source *source = &la_default_source;
+    struct la_source_ops copy;
+    int r = read_ops(ops, &copy);
     bool before;
 
-    if (!ops_are_usable(ops))
-        return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
+    if (r < 0)
+        return r;
     lock_take(&source->grow_lock);
     lock_take(&source->lock);
     before = atomic_exchange_explicit(&source->replaced, true, memory_order_relaxed);
-    if (!before) {
-        retire_free(source);
-        source->ops = (struct la_source_ops){ 0 };
-        memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
-        source->self = self;
-        source->next_segment = SMALLEST_SEGMENT;
-    }
+    if (!before)
+        replace_default(source, &copy, self);
     lock_give(&source->lock);
     lock_give(&source->grow_lock);
     return before ? la_fail(-EBUSY, "the default source has been set before") : 0;
@@ -747,32 +870,42 @@ int la_source_limit(struct la_source *source, size_t bytes)
 
 void source_init_fixed(struct la_source *source, struct la_segment *segment, struct la_chain *orphan)
 {
-    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .orphan = orphan,
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .orphan = orphan, .nodes = &source->all_nodes, .node_count = 1,
                                   .ops = { .struct_size = sizeof(struct la_source_ops), .name = "user buffer" } };
     *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
     orphan->bins = orphan->fast;
-    add_segment(source, segment);
+    add_segment(source, segment, 0);
+}
+
+static void free_source(struct la_source *source)
+{
+    if (source && source->nodes != &source->all_nodes)
+        la_meta_free(source->nodes, source->node_count * sizeof(*source->nodes));
+    if (source)
+        la_meta_free(source->orphan, sizeof(*source->orphan));
+    la_meta_free(source, sizeof(*source));
 }
 
 int la_source_create(const struct la_source_ops *ops, void *self, struct la_source **ret)
 {
     struct la_source *source;
-    struct la_chain *orphan;
+    struct la_source_ops copy;
+    int r = read_ops(ops, &copy);
 
-    if (!ops_are_usable(ops))
-        return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
+    if (r < 0)
+        return r;
     source = la_meta_alloc(sizeof(*source));
-    orphan = la_meta_alloc(sizeof(*orphan));
-    if (!source || !orphan) {
-        la_meta_free(source, sizeof(*source));
-        la_meta_free(orphan, sizeof(*orphan));
+    if (source) {
+        *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .ops = copy, .self = self,
+                                      .node_count = nodes_of(&copy), .orphan = la_meta_alloc(sizeof(*source->orphan)) };
+        source->nodes = make_nodes(source, source->node_count);
+    }
+    if (!source || !source->orphan || !source->nodes) {
+        free_source(source);
         return la_fail(-ENOMEM, "no memory for a source");
     }
-    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .self = self, .orphan = orphan,
-                                  .next_segment = SMALLEST_SEGMENT };
-    memcpy(&source->ops, ops, MIN(ops->struct_size, sizeof(*ops)));
-    *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
-    orphan->bins = orphan->fast;
+    *source->orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
+    source->orphan->bins = source->orphan->fast;
     *ret = source;
     return 0;
 }
@@ -798,8 +931,7 @@ int la_source_destroy(struct la_source *source)
     if (source->users)
         return la_fail(-EBUSY, "%u chains still use this source: destroy them first", source->users);
     source_release_segments(source);
-    la_meta_free(source->orphan, sizeof(struct la_chain));
-    la_meta_free(source, sizeof(*source));
+    free_source(source);
     return 0;
 }
 

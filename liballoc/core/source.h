@@ -28,7 +28,7 @@ void source_abandon_macro(struct la_source *source, struct la_chain *chain, stru
  * A run of macro blocks for one huge block of @bytes at a multiple of @alignment; the head page of its first slice.
  * For sources other than the default one, whose huge blocks have mappings of their own (huge.c).
  */
-struct la_page *source_take_run(struct la_source *source, size_t bytes, size_t alignment);
+struct la_page *source_take_run(struct la_source *source, const struct la_chain *chain, size_t bytes, size_t alignment);
 void source_give_run(struct la_source *source, struct la_page *page);
 
 /* Blocks freed into queues that no thread empties any more (the orphan's, dead chains') are sorted in. */

@@ -149,6 +149,7 @@ struct la_segment {
     uint32_t slice_shift;
     uint32_t slice_count;
     uint32_t macro_count;
+    uint32_t node;                  /* whose macro blocks they are: index into source->nodes */
     struct la_page *pages;          /* [slice_count] */
     struct la_macro *macros;        /* [macro_count] */
 };
@@ -217,6 +218,7 @@ struct la_chain {
     uint32_t slow_calls;
     uint32_t macro_count;
     uint32_t slice_shift;               /* of its segments */
+    uint32_t pinned;                    /* to this NUMA node, plus one; 0: draws from the node its thread runs on */
     struct la_lock lock;                /* LA_CHAIN_MT */
     uint8_t forking;                    /* enum chain_forking */
 
@@ -242,6 +244,13 @@ struct la_chain {
     char name[32];
 };
 
+/* What a source has for the chains of one NUMA node. */
+struct la_source_node {
+    struct la_macro *free_dirty, *free_clean;   /* free macro blocks: maybe resident, surely not */
+    struct la_macro *abandoned;                 /* of ended threads, with live blocks */
+    size_t next_segment;                        /* bytes to ask for next */
+};
+
 /* Source: macro blocks for chains. Everything under its lock. */
 struct la_source {
     struct la_lock lock;
@@ -249,12 +258,12 @@ struct la_source {
     struct la_source_ops ops;
     void *self;
     struct la_segment *segments;
-    struct la_macro *free_dirty, *free_clean;   /* free macro blocks: maybe resident, surely not */
-    struct la_macro *abandoned;                 /* of ended threads, with live blocks */
+    struct la_source_node *nodes;               /* [node_count]: &all_nodes where nodes are not told apart */
+    struct la_source_node all_nodes;
+    _Atomic(uint32_t) node_count;               /* never falls */
     size_t mapped, limit;                       /* bytes of segments; limit 0: none */
     _Atomic(size_t) outside;                    /* bytes of huge blocks' own mappings, in use or cached; count against the limit */
-    size_t dirty_bytes;                         /* of free_dirty */
-    size_t next_segment;                        /* bytes to ask for next */
+    size_t dirty_bytes;                         /* of every free_dirty */
     uint32_t users;                             /* chains */
     _Atomic(bool) replaced;                     /* the default source grows by a user's operations */
     bool fixed;                                 /* a user buffer: one segment, never grows */

@@ -15,43 +15,14 @@
 #include <unistd.h>
 
 #include "base/fmt.h"
+#include "os/sysfile.h"
 
 enum { TEXT_SIZE = 4096, PATH_SIZE = 512 };
-
-static bool read_text(const char *path, char *text)
-{
-    CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, TEXT_SIZE - 1);
-
-    text[MAX(n, 0)] = '\0';
-    return n > 0;
-}
-
-/* The number behind @key at the start of a line ("": the first line); SIZE_MAX when it is not there or no number ("max"). */
-static size_t number_after(const char *text, const char *key)
-{
-    size_t number = 0, length = strlen(key);
-
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        const char *c;
-
-        line += *line == '\n';
-        if (strncmp(line, key, length) != 0)
-            continue;
-        c = line + length + strspn(line + length, " ");
-        if (*c < '0' || *c > '9')
-            break;
-        for (; *c >= '0' && *c <= '9'; c++)
-            number = number * 10 + (size_t)(*c - '0');
-        return number;
-    }
-    return SIZE_MAX;
-}
 
 static size_t machine_headroom(void)
 {
     char text[TEXT_SIZE];
-    size_t kib = read_text("/proc/meminfo", text) ? number_after(text, "MemAvailable:") : SIZE_MAX;
+    size_t kib = os_read_text("/proc/meminfo", text, sizeof(text)) ? os_number_after(text, "MemAvailable:") : SIZE_MAX;
 
     return kib == SIZE_MAX ? SIZE_MAX : kib * KiB;
 }
@@ -71,9 +42,9 @@ static size_t group_number(const struct layout *l, const char *group, const char
 {
     char path[PATH_SIZE], text[TEXT_SIZE];
 
-    if (la_format(path, sizeof(path), "%s%s/%s", l->root, group, file) >= sizeof(path) || !read_text(path, text))
+    if (la_format(path, sizeof(path), "%s%s/%s", l->root, group, file) >= sizeof(path) || !os_read_text(path, text, sizeof(text)))
         return SIZE_MAX;
-    return number_after(text, key);
+    return os_number_after(text, key);
 }
 
 static size_t headroom_of(const struct layout *l, const char *group)
@@ -96,7 +67,7 @@ static size_t group_headroom(const struct layout *l)
     char text[TEXT_SIZE], *group, *end;
     size_t least = SIZE_MAX;
 
-    if (!read_text("/proc/self/cgroup", text) || !(group = strstr(text, l->mark)))
+    if (!os_read_text("/proc/self/cgroup", text, sizeof(text)) || !(group = strstr(text, l->mark)))
         return SIZE_MAX;
     group += strlen(l->mark);
     group[strcspn(group, "\n")] = '\0';

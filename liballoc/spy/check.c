@@ -115,18 +115,39 @@ unsigned la_chain_check(struct la_chain *chain, void (*report)(void *user, const
     return check.findings;
 }
 
+/* Return: bytes of the macro blocks on @list. */
+static size_t check_free(struct check *check, const struct la_source *source, unsigned node, struct la_macro *list)
+{
+    size_t bytes = 0;
+
+    for (struct la_macro *m = list; m; m = m->next) {
+        bytes += macro_bytes(m);
+        if (m->state != MACRO_FREE || m->segment->node != node)
+            finding(check, "source %s: macro block %p of node %u in state %d is free on node %u", source->ops.name, (void *)macro_address(m),
+                    m->segment->node, m->state, node);
+    }
+    return bytes;
+}
+
+static void check_abandoned(struct check *check, const struct la_source *source, unsigned node)
+{
+    for (struct la_macro *m = source->nodes[node].abandoned; m; m = m->next)
+        if (m->state != MACRO_ABANDONED || m->chain != source->orphan || m->segment->node != node)
+            finding(check, "macro block %p: on the abandoned list of node %u, but in state %d", (void *)macro_address(m), node, m->state);
+}
+
 static void check_source(struct check *check, struct la_source *source)
 {
     size_t dirty = 0;
 
     lock_take(&source->lock);
-    for (struct la_macro *m = source->free_dirty; m; m = m->next)
-        dirty += macro_bytes(m);
+    for (unsigned i = 0; i < source->node_count; i++) {
+        dirty += check_free(check, source, i, source->nodes[i].free_dirty);
+        check_free(check, source, i, source->nodes[i].free_clean);
+        check_abandoned(check, source, i);
+    }
     if (dirty != source->dirty_bytes)
         finding(check, "source %s: %zu bytes cached, counted %zu", source->ops.name, dirty, source->dirty_bytes);
-    for (struct la_macro *m = source->abandoned; m; m = m->next)
-        if (m->state != MACRO_ABANDONED || m->chain != source->orphan)
-            finding(check, "macro block %p: on the abandoned list, but in state %d", (void *)macro_address(m), m->state);
     lock_give(&source->lock);
 }
 

@@ -85,8 +85,9 @@ int la_dump(int fd)
 
     chains_each(dump_chain, &dump);
     lock_take(&source->lock);
-    for (struct la_macro *m = source->abandoned; m; m = m->next)
-        abandoned++;
+    for (unsigned i = 0; i < source->node_count; i++)
+        for (struct la_macro *m = source->nodes[i].abandoned; m; m = m->next)
+            abandoned++;
     lock_give(&source->lock);
     line(&dump, "source %s: %zu bytes mapped, %zu free and kept, %u macro blocks abandoned\n", source->ops.name,
          source->mapped, source->dirty_bytes, abandoned);

@@ -121,8 +121,9 @@ int la_process_stats(struct la_stats *ret)
         return r;
     chains_each(add_chain, &sum);
     lock_take(&la_default_source.lock);
-    for (struct la_macro *m = la_default_source.abandoned; m; m = m->next)
-        add_macro(&sum, m);
+    for (unsigned i = 0; i < la_default_source.node_count; i++)
+        for (struct la_macro *m = la_default_source.nodes[i].abandoned; m; m = m->next)
+            add_macro(&sum, m);
     add_chain(la_default_source.orphan, &sum);      /* large and huge blocks of ended threads */
     lock_give(&la_default_source.lock);
     sum.cached += la_default_source.dirty_bytes + huge_cached_bytes();

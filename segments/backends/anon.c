@@ -3,7 +3,8 @@
  *
  * Committed by mmap() itself: not MAP_NORESERVE, so that what the machine cannot give fails at seg_open(). Pages of the huge page
  * pool are reserved by mmap() too, but that counts the whole pool: a node's share or a control group's may be used up, and then a touch is
- * SIGBUS. So they are made by acquire(), which can fail. (A child after fork() needs copies of its own.)
+ * SIGBUS. So they are made by acquire(), which can fail. (A child after fork() needs copies of its own.) So are pages that are bound to nodes: a
+ * touch of one that no node has is the OOM killer's affair.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -59,20 +60,25 @@ static void anon_info(struct seg_segment *s, struct seg_info *ret)
     ret->committed = s->size;
 }
 
-static int anon_acquire(struct seg_segment *s, struct la_range range)
-{
-    if (!(s->capabilities & SEG_HUGE) || madvise(range.base, range.size, MADV_POPULATE_WRITE) == 0)
-        return 0;
-    if (errno == EINVAL)
-        return 0;       /* before Linux 5.14: the reservation has to do */
-    return la_fail(-ENOSPC, "segment \"%s\": no huge pages for %zu bytes on the nodes or in the control group allowed (errno %d)", s->name,
-                   range.size, errno);
-}
-
 static void anon_release(struct seg_segment *s, struct la_range range)
 {
     (void)s;
     os_purge(range.base, range.size);
+}
+
+static int anon_acquire(struct seg_segment *s, struct la_range range)
+{
+    bool huge = s->capabilities & SEG_HUGE;
+    int error;
+
+    if (!huge && s->numa.mode != SEG_NUMA_BIND)
+        return 0;
+    error = madvise(range.base, range.size, MADV_POPULATE_WRITE) < 0 ? errno : 0;
+    if (error == 0 || error == EINVAL)
+        return 0;       /* before Linux 5.14: the reservation, or the look at the nodes, has to do */
+    anon_release(s, range);
+    return la_fail(-ENOSPC, "segment \"%s\": no %s for %zu bytes on the nodes or in the control group allowed (errno %d)", s->name,
+                   huge ? "huge pages" : "memory", range.size, error);
 }
 
 static int anon_advise(struct seg_segment *s, struct la_range range, enum seg_advice advice)

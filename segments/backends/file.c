@@ -92,6 +92,7 @@ int seg_file_adopt(struct seg_segment *s, const struct seg_request *request)
     if ((size_t)st.st_size < request->min_size)
         return la_fail(-ENOSPC, "segment \"%s\" has %ld bytes, %zu are asked for", s->name, (long)st.st_size, request->min_size);
     s->size = (size_t)st.st_size;
+    s->adopted = true;
     /* Not st_blksize: a tmpfs that may use transparent huge pages says 2 MiB there. */
     s->page_size = fstatfs(s->fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize : os_page_size();
     return 0;

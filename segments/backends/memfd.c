@@ -63,9 +63,9 @@ static int import_file(struct seg_segment *s, const struct seg_request *request)
     if (r < 0)
         return r;
     s->capabilities |= SEG_SHARED | SEG_PURGE;
-    if (s->page_size > os_page_size())
+    if (s->page_size > os_page_size() && (!request->page_size || request->page_size == s->page_size))
         s->capabilities |= SEG_HUGE;
-    else if ((r = seg_miss(s, request, SEG_HUGE, "2 MiB pages: the file has others")) < 0)
+    else if ((r = seg_miss(s, request, SEG_HUGE, "huge pages: the file has pages of %zu KiB", s->page_size / KiB)) < 0)
         return r;
     seals = fcntl(s->fd, F_GET_SEALS);
     if (seals >= 0 && (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) == (F_SEAL_SHRINK | F_SEAL_GROW))

@@ -126,13 +126,13 @@ static int info(void *self, struct seg_source_info *ret)
     bool huge = kind->request.required & SEG_HUGE;
 
     ret->page_size = huge ? seg_huge_page(&kind->request) : os_page_size();
-    ret->available = huge ? seg_huge_free(ret->page_size) : kind->request.kind == SEG_FILE ? SIZE_MAX : os_headroom();
+    ret->available = huge ? seg_huge_free(&kind->request) : kind->request.kind == SEG_FILE ? SIZE_MAX : os_headroom();
     return 0;
 }
 
 /* ---- extents ---- */
 
-static void describe(struct seg_segment *s, struct la_range range, const struct seg_ask *ask, struct seg_extent *ret)
+static void describe(struct seg_segment *s, struct la_range range, struct seg_extent *ret)
 {
     struct seg_info info = { .struct_size = sizeof(info) };
 
@@ -144,7 +144,7 @@ static void describe(struct seg_segment *s, struct la_range range, const struct 
     ret->missed = info.missed;
     ret->fd = info.fd;
     ret->offset = (uint64_t)((char *)range.base - (char *)info.base);
-    ret->node = info.capabilities & SEG_PLACED ? seg_numa_node(&ask->numa) : -1;
+    ret->node = info.node;
     ret->cookie = s;
     memcpy(ret->reason, info.reason, sizeof(ret->reason));
 }
@@ -171,13 +171,10 @@ static bool has_name(const struct kind *kind)
 }
 
 /* No more than there is: what is needed may be less than what is wanted. */
-static size_t what_the_pool_has(const struct seg_request *request, const struct seg_ask *ask)
+static size_t what_can_be_had(const struct seg_request *request, const struct seg_ask *ask)
 {
-    size_t free;
+    size_t free = request->required & SEG_HUGE ? seg_huge_free(request) : seg_numa_headroom(&request->numa);
 
-    if (!(request->required & SEG_HUGE))
-        return ask->wanted_size;
-    free = seg_huge_free(seg_huge_page(request));
     return MIN(ask->wanted_size, MAX(free, ask->min_size));
 }
 
@@ -187,6 +184,7 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
     struct seg_request request = kind->request;
     char name[SOURCE_TEXT_SIZE + 12];
     struct seg_segment *segment;
+    struct error_kept why;
     struct la_range range;
     int r;
 
@@ -194,7 +192,7 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
     request.preferred |= ask->preferred;
     request.numa = ask->numa;
     request.min_size = ask->min_size;
-    request.wanted_size = what_the_pool_has(&request, ask);
+    request.wanted_size = what_can_be_had(&request, ask);
     name_extent(kind, kind->made + 1, name, sizeof(name));
     request.name = kind->request.kind == SEG_POSIX_SHM ? name : NULL;
     request.path = kind->request.kind == SEG_FILE ? name : NULL;
@@ -203,13 +201,14 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
         return r;
     r = seg_acquire(segment, ask->min_size, request.wanted_size, &range);
     if (r < 0) {
+        error_keep(&why);
         seg_close(segment);
         if (has_name(kind))
             forget_name(kind, name);
-        return r;
+        return error_tell_again(&why);
     }
     kind->made++;
-    describe(segment, range, ask, ret);
+    describe(segment, range, ret);
     segment->number = kind->made;
     return 0;
 }

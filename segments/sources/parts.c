@@ -34,6 +34,12 @@ static int parts_info(void *self, struct seg_source_info *ret)
     return 0;
 }
 
+/* Where its pages lie was said when the segment was opened. */
+static bool is_placed_otherwise(const struct seg_segment *s, const struct seg_numa *numa)
+{
+    return numa->mode != SEG_NUMA_ANY && (numa->mode != s->numa.mode || numa->nodes != s->numa.nodes);
+}
+
 static int parts_acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret)
 {
     struct seg_segment *s = self;
@@ -42,6 +48,8 @@ static int parts_acquire(void *self, const struct seg_ask *ask, struct seg_exten
     int r;
 
     seg_info(s, &info);
+    if (is_placed_otherwise(s, &ask->numa))
+        info.capabilities &= ~(unsigned)SEG_PLACED;
     if (ask->required & ~info.capabilities)
         return la_fail(-ENOTSUP, "segment \"%s\" was opened without the capabilities %#x", info.name, ask->required & ~info.capabilities);
     r = seg_acquire(s, ask->min_size, ask->wanted_size, &range);
@@ -54,6 +62,7 @@ static int parts_acquire(void *self, const struct seg_ask *ask, struct seg_exten
     ret->missed = ask->preferred & ~info.capabilities;
     ret->fd = info.fd;
     ret->offset = (uint64_t)((char *)range.base - (char *)info.base);
+    ret->node = info.node;
     memcpy(ret->reason, info.reason, sizeof(ret->reason));
     return 0;
 }

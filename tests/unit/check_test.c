@@ -243,7 +243,7 @@ static void abandoned_macro_block_in_another_state_is_found(void **state)
 
     (void)state;
     in_other_thread(leave_a_block, &block);
-    m = la_default_source.abandoned;
+    m = la_default_source.nodes[0].abandoned;
     assert_non_null(m);
     m->state = MACRO_OWNED;
     assert_int_equal(la_heap_check(collect, &found), 1);

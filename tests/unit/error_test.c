@@ -52,6 +52,22 @@ static void sentence_that_is_too_long_is_cut(void **state)
     assert_memory_equal(la_last_error(), "<xxxx", 5);
 }
 
+static void first_failure_outlives_the_cleaning_up(void **state)
+{
+    struct error_kept why;
+    unsigned before;
+
+    (void)state;
+    la_fail(-ENOSPC, "the disk is %s", "full");
+    error_keep(&why);
+    la_fail(-ENOENT, "nothing to remove");
+    before = error_count();
+    assert_int_equal(error_tell_again(&why), -ENOSPC);
+    assert_string_equal(la_last_error(), "the disk is full");
+    assert_int_equal(la_last_error_code(), -ENOSPC);
+    assert_int_equal(error_count(), before + 1);
+}
+
 static void control_call_that_fails_leaves_a_sentence_with_the_value(void **state)
 {
     struct la_chain *chain = NULL;
@@ -69,6 +85,7 @@ int main(void)
         cmocka_unit_test(later_failure_replaces_the_earlier_one),
         cmocka_unit_test(each_thread_has_its_own_sentence),
         cmocka_unit_test(sentence_that_is_too_long_is_cut),
+        cmocka_unit_test(first_failure_outlives_the_cleaning_up),
         cmocka_unit_test(control_call_that_fails_leaves_a_sentence_with_the_value),
     };
 

@@ -13,6 +13,7 @@
 #include "core/region_map.h"
 #include "core/source.h"
 #include "core/thread.h"
+#include "os/nodes.h"
 #include "os/os.h"
 
 /* ---- a source of one's own ---- */
@@ -24,6 +25,8 @@ struct own {
     unsigned calls, fail_at;        /* acquire fails from the n-th call on; 0: never */
     bool failing, stingy;           /* fails from now on; gives less than the least */
     struct la_range ranges[MAX_RANGES];
+    unsigned nodes[MAX_RANGES];     /* that the range was asked for */
+    unsigned full;                  /* bit i: node i gives nothing more */
     unsigned count, released, purges;
     size_t bytes, purged;
     struct la_source *source;
@@ -57,6 +60,7 @@ static void own_release(void *self, struct la_range range)
     for (unsigned i = 0; i < o->count; i++)
         if (o->ranges[i].base == range.base) {
             assert_int_equal(o->ranges[i].size, range.size);
+            o->nodes[i] = o->nodes[o->count - 1];
             o->ranges[i] = o->ranges[--o->count];
             o->released++;
             o->bytes -= range.size;
@@ -84,6 +88,25 @@ static int own_purge(void *self, struct la_range range)
     o->purges++;
     o->purged += range.size;
     return os_purge(range.base, range.size);
+}
+
+static int own_acquire_on(void *self, unsigned node, size_t min, size_t wanted, struct la_range *ret)
+{
+    struct own *o = self;
+    int r = o->full & (1u << node) ? -ENOMEM : own_acquire(self, min, wanted, ret);
+
+    if (r == 0)
+        o->nodes[o->count - 1] = node;
+    return r;
+}
+
+/* -1: in none. */
+static int node_of_block(const struct own *o, const void *block)
+{
+    for (unsigned i = 0; i < o->count; i++)
+        if ((uintptr_t)block - (uintptr_t)o->ranges[i].base < o->ranges[i].size)
+            return (int)o->nodes[i];
+    return -1;
 }
 
 static const struct la_source_ops own_ops = { .struct_size = sizeof(own_ops), .name = "own", .acquire = own_acquire,
@@ -499,7 +522,7 @@ static unsigned abandoned(void)
 {
     unsigned n = 0;
 
-    for (struct la_macro *m = la_default_source.abandoned; m; m = m->next)
+    for (struct la_macro *m = la_default_source.nodes[0].abandoned; m; m = m->next)
         n++;
     return n;
 }
@@ -589,6 +612,142 @@ static void abandoned_macro_block_whose_blocks_are_all_freed_is_free(void **stat
     }
 }
 
+/* ---- NUMA nodes ---- */
+
+enum { NODES = 3 };
+
+static void make_source_of_nodes(struct own *o, unsigned nodes, bool strict)
+{
+    struct la_source_ops ops = own_ops;
+
+    ops.acquire_on = own_acquire_on;
+    ops.nodes = nodes;
+    ops.strict = strict;
+    assert_int_equal(la_source_create(&ops, o, &o->source), 0);
+}
+
+static struct la_chain *make_pinned(struct own *o, int node)
+{
+    struct la_chain *chain;
+
+    assert_int_equal(la_chain_create(o->source, 0, &chain), 0);
+    assert_int_equal(la_chain_pin(chain, node), 0);
+    return chain;
+}
+
+static void pinned_chains_draw_from_their_node(void **state)
+{
+    static const size_t sizes[] = { 16, 4000, 300000, 3 * MiB, 7 * MiB };
+    struct la_chain *chains[NODES];
+    struct own o = { 0 };
+    size_t bytes;
+
+    (void)state;
+    make_source_of_nodes(&o, NODES, false);
+    for (int i = 0; i < NODES; i++)
+        chains[i] = make_pinned(&o, i);
+    for (int round = 0; round < 3; round++) {
+        for (unsigned n = 0; n < 200; n++) {
+            size_t size = sizes[n % ARRAY_SIZE(sizes)];
+            void *block = la_chain_alloc(chains[n % NODES], size);
+
+            assert_non_null(block);
+            assert_int_equal(node_of_block(&o, block), n % NODES);
+            assert_int_equal(node_of_block(&o, (char *)block + size - 1), n % NODES);
+        }
+        /* What is free is used again by the node that it belongs to. */
+        bytes = round ? bytes : o.bytes;
+        assert_int_equal(o.bytes, bytes);
+        for (int i = 0; i < NODES; i++) {
+            assert_chain_is_sound(chains[i]);
+            assert_int_equal(la_chain_reset(chains[i]), 0);
+        }
+    }
+    for (int i = 0; i < NODES; i++)
+        assert_int_equal(la_chain_destroy(chains[i]), 0);
+    assert_int_equal(la_source_destroy(o.source), 0);
+    assert_int_equal(o.count, 0);
+}
+
+/* Of a node that gives nothing more. */
+static void full_node_is_an_error_or_takes_what_others_have_free(void **state)
+{
+    static const size_t sizes[] = { 100, 100000, 5 * MiB };
+
+    (void)state;
+    for (int strict = 0; strict < 2; strict++) {
+        struct own o = { .full = 1u << 1 };
+        struct la_chain *first, *second;
+
+        make_source_of_nodes(&o, NODES, strict);
+        first = make_pinned(&o, 0);
+        second = make_pinned(&o, 1);
+        assert_null(la_chain_alloc(second, 100));
+        assert_non_null(la_chain_alloc(first, 20 * MiB));
+        assert_null(la_chain_alloc(second, 30 * MiB));      /* nobody has so much free, and nobody grows for it */
+        assert_int_equal(la_chain_reset(first), 0);
+        for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+            void *block = la_chain_alloc(second, sizes[i]);
+
+            if (strict)
+                assert_null(block);
+            else
+                assert_int_equal(node_of_block(&o, block), 0);
+        }
+        o.full = 0;
+        assert_int_equal(node_of_block(&o, la_chain_alloc(second, 100 * MiB)), 1);
+        assert_int_equal(la_chain_destroy(first) | la_chain_destroy(second), 0);
+        assert_int_equal(la_source_destroy(o.source), 0);
+    }
+}
+
+static void chain_follows_its_thread(void **state)
+{
+    struct own o = { 0 };
+    struct la_chain *chain;
+
+    (void)state;
+    make_source_of_nodes(&o, 0, false);         /* those of the machine */
+    chain = make_pinned(&o, 0);
+    assert_int_equal(la_chain_pin(chain, -1), 0);
+    assert_true(node_of_block(&o, la_chain_alloc(chain, 100)) < (int)os_node_count());
+    if (os_node_count() == 1) {
+        assert_ptr_equal(o.source->nodes, &o.source->all_nodes);        /* nothing more than a source without nodes */
+        assert_int_equal(node_of_block(&o, la_chain_alloc(chain, 100)), 0);
+    }
+    assert_int_equal(la_chain_destroy(chain), 0);
+    assert_int_equal(la_source_destroy(o.source), 0);
+}
+
+static void wrong_pins_are_refused(void **state)
+{
+    static char memory[20000];
+    struct own o = { 0 }, *plain = *state;
+    struct la_chain *chain, *in_buffer;
+    struct la_source_ops ops = own_ops;
+
+    assert_int_equal(la_chain_pin(plain->chain, 0), -ENOTSUP);
+    make_source_of_nodes(&o, NODES, false);
+    chain = make_pinned(&o, 2);
+    assert_int_equal(la_chain_pin(chain, NODES), -EINVAL);
+    assert_non_null(strstr(la_last_error(), "nodes 0 to 2"));
+    assert_int_equal(la_chain_pin(chain, -2), -EINVAL);
+    assert_int_equal(node_of_block(&o, la_chain_alloc(chain, 100)), 2);
+    assert_int_equal(la_chain_pin(chain, 1), -EBUSY);
+    assert_int_equal(la_chain_reset(chain), 0);
+    assert_int_equal(la_chain_pin(chain, 1), 0);
+    assert_int_equal(node_of_block(&o, la_chain_alloc(chain, 5 * MiB)), 1);
+    assert_int_equal(la_chain_pin(chain, 0), -EBUSY);
+    assert_int_equal(la_chain_destroy(chain), 0);
+    assert_int_equal(la_source_destroy(o.source), 0);
+
+    assert_int_equal(la_chain_create_in(memory, sizeof(memory), 0, &in_buffer), 0);
+    assert_int_equal(la_chain_pin(in_buffer, 0), -ENOTSUP);
+    assert_int_equal(la_chain_destroy(in_buffer), 0);
+    ops.nodes = LA_NODES_MAX + 1;
+    assert_int_equal(la_source_create(&ops, &o, &o.source), -EINVAL);
+}
+
 /* ---- the default source ---- */
 
 static void default_source_purges_and_serves_again(void **state)
@@ -635,6 +794,10 @@ int main(void)
         cmocka_unit_test(pages_of_an_ended_thread_are_adopted_by_who_needs_them),
         cmocka_unit_test(large_blocks_of_an_ended_thread_are_counted_by_who_adopts_them),
         cmocka_unit_test(abandoned_macro_block_whose_blocks_are_all_freed_is_free),
+        cmocka_unit_test(pinned_chains_draw_from_their_node),
+        cmocka_unit_test(full_node_is_an_error_or_takes_what_others_have_free),
+        cmocka_unit_test(chain_follows_its_thread),
+        own_test(wrong_pins_are_refused),
         cmocka_unit_test(default_source_purges_and_serves_again),
     };
 

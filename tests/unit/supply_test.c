@@ -16,6 +16,7 @@
 
 #include <liballoc/liballoc.h>
 #include <segments/find.h>
+#include <segments/nodes.h>
 
 #include "base/util.h"
 
@@ -597,6 +598,157 @@ static void child_does_not_wait_for_a_growth_of_its_parent(void **state)
     }
 }
 
+/* ---- NUMA: on any number of nodes; what it takes several for is in tests/guest/nodes_test.c ---- */
+
+static struct seg_node_info node_info_of(struct seg_supply *supply, unsigned node)
+{
+    struct seg_node_info info = { .struct_size = sizeof(info) };
+
+    assert_int_equal(seg_supply_node_info(supply, node, &info), 0);
+    return info;
+}
+
+static void supply_counts_what_each_node_has(void **state)
+{
+    struct seg_supply *supply = make_supply(CONFIG(.list = "anon", .per_node = true));
+    unsigned last = seg_node_count() - 1;
+    struct la_range here, there;
+
+    (void)state;
+    assert_int_equal(seg_supply_acquire(supply, MiB, MiB, &here), 0);
+    assert_int_equal(seg_supply_acquire_on(supply, last, 3 * MiB, 3 * MiB, &there), 0);
+    assert_true(node_info_of(supply, last).bytes == 4 * MiB || (last > 0 && node_info_of(supply, last).bytes == 3 * MiB));
+    assert_true(node_info_of(supply, last).segments >= 1);
+    assert_int_equal(node_info_of(supply, last).bound, 0);
+    assert_int_equal(info_of(supply).bytes, 4 * MiB);
+    assert_int_equal(seg_supply_release(supply, here) | seg_supply_release(supply, there), 0);
+    assert_int_equal(node_info_of(supply, last).bytes, 0);
+    assert_int_equal(seg_supply_destroy(supply), 0);
+}
+
+/* Not asked for, not missed: as if per_node had not been said. */
+static void on_one_node_nothing_is_different(void **state)
+{
+    struct seg_location l = { .struct_size = sizeof(l) };
+    struct seg_supply *supply;
+    struct la_chain *chain;
+    void *block;
+
+    (void)state;
+    if (seg_node_count() > 1) {
+        print_message("this machine has several NUMA nodes\n");
+        skip();
+    }
+    supply = make_supply(CONFIG(.list = "anon", .per_node = true));
+    assert_int_equal(la_chain_create(seg_supply_source(supply), 0, &chain), 0);
+    assert_int_equal(la_chain_pin(chain, 0), 0);
+    block = la_chain_alloc(chain, 1000);
+    assert_int_equal(seg_find(block, &l), 0);
+    assert_int_equal(l.capabilities & SEG_PLACED, 0);
+    assert_string_equal(info_of(supply).reason, "");
+    assert_int_equal(node_info_of(supply, 0).bytes, info_of(supply).bytes);
+    assert_int_equal(la_chain_pin(chain, 1), -EINVAL);
+    assert_int_equal(la_chain_destroy(chain), 0);
+    assert_int_equal(seg_supply_destroy(supply), 0);
+}
+
+static void extent_that_is_bound_knows_its_node(void **state)
+{
+    static const char *const lists[] = { "anon", "memfd", "shm:liballoc-test-node" };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        struct seg_location l = { .struct_size = sizeof(l) };
+        struct seg_supply *supply = make_supply(CONFIG(.list = lists[i], .per_node = true, .numa = { SEG_NUMA_BIND, 0 }));
+        size_t bytes[LA_NODES_MAX];
+        struct la_range range;
+
+        assert_int_equal(seg_supply_acquire_on(supply, 0, MiB, MiB, &range), 0);
+        assert_int_equal(seg_find(range.base, &l), 0);
+        if (!(l.capabilities & SEG_PLACED)) {
+            print_message("%s\n", info_of(supply).reason);
+            assert_int_equal(l.node, -1);
+        } else {
+            assert_int_equal(l.node, 0);
+            assert_int_equal(node_info_of(supply, 0).bound, MiB);
+            /* There before anybody has touched it (Linux 5.14), and nowhere else. */
+            if (seg_pages_on_nodes(range, bytes) == 0 && bytes[0] > 0)
+                assert_int_equal(bytes[0], MiB);
+        }
+        assert_int_equal(seg_supply_release(supply, range), 0);
+        assert_int_equal(seg_supply_destroy(supply), 0);
+    }
+}
+
+static void what_others_hold_is_not_said_to_lie_on_a_node(void **state)
+{
+    struct seg_request request = { .struct_size = sizeof(request), .kind = SEG_MEMFD, .min_size = 4 * MiB,
+                                   .numa = { SEG_NUMA_BIND, 1 } };
+    struct seg_info info = { .struct_size = sizeof(info) };
+    struct seg_segment *maker, *importer;
+    struct seg_choice parts = { .ops = seg_source_parts() };
+    struct seg_location l = { .struct_size = sizeof(l) };
+    struct seg_supply *supply;
+    struct la_range range;
+
+    (void)state;
+    assert_int_equal(seg_open(&request, &maker), 0);
+    assert_int_equal(seg_info(maker, &info), 0);
+    if (info.missed) {
+        print_message("%s\n", info.reason);
+        assert_int_equal(seg_close(maker), 0);
+        skip();
+    }
+    assert_int_equal(info.node, 0);
+    request.flags = SEG_IMPORT;
+    request.fd = info.fd;
+    assert_int_equal(seg_open(&request, &importer), 0);
+    assert_int_equal(seg_info(importer, &info), 0);
+    assert_int_equal(info.node, -1);        /* its pages may have been made before */
+    assert_int_equal(seg_close(importer), 0);
+
+    /* Parts lie where their segment does; asked for elsewhere, that is a miss. */
+    parts.user = maker;
+    supply = make_supply(CONFIG(.choices = &parts, .choice_count = 1));
+    assert_int_equal(seg_supply_acquire(supply, MiB, MiB, &range), 0);
+    assert_int_equal(seg_find(range.base, &l), 0);
+    assert_int_equal(l.node, 0);
+    assert_int_equal(seg_supply_release(supply, range), 0);
+    assert_int_equal(seg_supply_destroy(supply), 0);
+    supply = make_supply(CONFIG(.choices = &parts, .choice_count = 1, .required = SEG_PLACED, .numa = { SEG_NUMA_INTERLEAVE, 1 }));
+    assert_int_equal(seg_supply_acquire(supply, MiB, MiB, &range), -ENOTSUP);
+    assert_int_equal(seg_supply_destroy(supply), 0);
+    assert_int_equal(seg_close(maker), 0);
+}
+
+static void wrong_questions_about_nodes_are_refused(void **state)
+{
+    struct seg_node_info info = { .struct_size = sizeof(info) };
+    struct seg_supply *supply = make_supply(CONFIG(.list = "anon"));
+    struct la_range range;
+
+    (void)state;
+    assert_int_equal(seg_supply_node_info(supply, 0, &info), -EINVAL);
+    assert_said("per_node");
+    assert_int_equal(seg_supply_acquire_on(supply, 0, MiB, MiB, &range), -EINVAL);
+    assert_int_equal(seg_supply_node_info(NULL, 0, &info), -ENOENT);
+    assert_null(seg_supply_default());
+    assert_int_equal(seg_supply_destroy(supply), 0);
+
+    supply = make_supply(CONFIG(.list = "anon", .per_node = true));
+    assert_int_equal(seg_supply_node_info(supply, seg_node_count(), &info), -EINVAL);
+    assert_said("this machine has nodes 0 to");
+    assert_int_equal(seg_supply_acquire_on(supply, seg_node_count(), MiB, MiB, &range), -EINVAL);
+    info.struct_size = 1;
+    assert_int_equal(seg_supply_node_info(supply, 0, &info), -EINVAL);
+    assert_int_equal(seg_supply_destroy(supply), 0);
+
+    assert_int_equal(seg_supply_create(CONFIG(.list = "anon", .per_node = true, .numa = { SEG_NUMA_INTERLEAVE, 1 }), &supply), -EINVAL);
+    assert_said("per_node goes with");
+    assert_int_equal(seg_supply_create(CONFIG(.list = "anon", .per_node = true, .numa = { SEG_NUMA_BIND, UINT64_C(1) << 63 }), &supply),
+                     seg_node_count() < 64 ? -EINVAL : 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -616,6 +768,11 @@ int main(void)
         cmocka_unit_test(parts_of_an_open_segment_are_extents),
         cmocka_unit_test(threads_grow_one_supply),
         cmocka_unit_test(child_does_not_wait_for_a_growth_of_its_parent),
+        cmocka_unit_test(supply_counts_what_each_node_has),
+        cmocka_unit_test(on_one_node_nothing_is_different),
+        cmocka_unit_test(extent_that_is_bound_knows_its_node),
+        cmocka_unit_test(what_others_hold_is_not_said_to_lie_on_a_node),
+        cmocka_unit_test(wrong_questions_about_nodes_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

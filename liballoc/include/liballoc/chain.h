@@ -76,6 +76,18 @@ LA_API int la_chain_destroy(struct la_chain *chain);
 LA_API int la_chain_reset(struct la_chain *chain);
 
 /**
+ * la_chain_pin() - a chain draws from one NUMA node, wherever its thread runs
+ * @chain: made by la_chain_create() over a source that tells nodes apart (source.h: acquire_on; segments/supply.h: per_node), and without
+ *         memory: before its first allocation, or after la_chain_reset()
+ * @node:  -1: from the node its thread runs on, as it is without this call
+ *
+ * What happens when the node is full is the source's affair. Threads: to be called by the chain's user.
+ *
+ * Return: 0, -EINVAL (no such node, not a chain of la_chain_create()), -ENOTSUP (its source does not tell nodes apart), -EBUSY (it has memory).
+ */
+LA_API int la_chain_pin(struct la_chain *chain, int node);
+
+/**
  * la_chain_name() - give a chain a name for reports, at most 31 bytes are kept
  */
 LA_API void la_chain_name(struct la_chain *chain, const char *name);

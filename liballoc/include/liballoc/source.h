@@ -7,6 +7,7 @@
 #ifndef LIBALLOC_SOURCE_H
 #define LIBALLOC_SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <liballoc/visibility.h>
@@ -39,7 +40,21 @@ struct la_source_ops {
 
     /** purge() - give the pages of @range back but keep the addresses; NULL: cannot; 0 or a negative errno */
     int (*purge)(void *self, struct la_range range);
+
+    /* Optional: not there by struct_size, or zero. */
+    /**
+     * acquire_on() - acquire() for chains of NUMA node @node; called instead of it
+     *
+     * With it the source tells nodes apart: a chain draws from the node that its thread runs on when it needs a macro block, or that it is
+     * pinned to (la_chain_pin()), and what is free goes to chains of the same node first.
+     */
+    int (*acquire_on)(void *self, unsigned node, size_t min, size_t wanted, struct la_range *ret);
+    unsigned nodes;         /* told apart: 0 to nodes - 1; 0: those of the machine */
+    bool strict;            /* a node that has nothing more to give is an error; else other nodes' free memory is used then */
 };
+
+/* The most nodes that are told apart; threads on others draw from node 0. */
+#define LA_NODES_MAX 64
 
 /**
  * la_source_create() - make a source from a table of operations
@@ -47,7 +62,7 @@ struct la_source_ops {
  * @self: handed to every operation
  * @ret:  set on success, untouched on failure
  *
- * Return: 0, -EINVAL (no acquire, struct_size unknown), -ENOMEM.
+ * Return: 0, -EINVAL (no acquire, struct_size unknown, more than LA_NODES_MAX nodes), -ENOMEM.
  */
 LA_API int la_source_create(const struct la_source_ops *ops, void *self, struct la_source **ret);
 

@@ -62,7 +62,7 @@ enum seg_flags {
 /* On which NUMA nodes pages lie. Only what is not yet touched can be placed. */
 enum seg_numa_mode {
     SEG_NUMA_ANY = 0,       /* as the thread that touches them first is told (set_mempolicy) */
-    SEG_NUMA_BIND,          /* on .nodes, or nowhere */
+    SEG_NUMA_BIND,          /* on .nodes, or nowhere: pages are made by seg_acquire(), which fails when the nodes have not enough */
     SEG_NUMA_PREFER,        /* on the first of .nodes, elsewhere when it is full */
     SEG_NUMA_INTERLEAVE,    /* in turn on all of .nodes */
     SEG_NUMA_LOCAL,         /* on the node of the processor that touches them first */
@@ -105,6 +105,7 @@ struct seg_info {
     size_t acquired;        /* bytes in use by this process's seg_acquire() */
     size_t committed;       /* bytes of memory behind it, as far as the backend can tell */
     int fd;                 /* to hand over; stays the segment's; -1: none */
+    int node;               /* NUMA node of all its pages, -1: several or unknown */
 };
 
 /**

@@ -41,6 +41,7 @@ struct seg_supply_config {
     size_t max_bytes;                   /* hard limits; 0: none */
     size_t max_segments;
     size_t max_pinned;                  /* bytes under a registrar that locks or pins; the system's limit holds in any case */
+    bool per_node;                      /* memory for each NUMA node apart, see segments/nodes.h; numa says how hard */
 };
 
 /**
@@ -61,11 +62,14 @@ LA_API struct la_source *seg_supply_source(struct seg_supply *supply);
 /**
  * seg_supply_make_default() - malloc's memory, and that of la_malloc() and of chains without a source, comes from this supply from now on
  *
- * For good; see la_source_default_set(). LIBALLOC_SOURCE=LIST in the environment does it before main().
+ * For good; see la_source_default_set(). LIBALLOC_SOURCE=LIST in the environment does it before main(), with per_node.
  *
  * Return: 0, -ENOTSUP (a source gives shared memory: after fork() parent and child would write to the same blocks), -EBUSY (there is one).
  */
 LA_API int seg_supply_make_default(struct seg_supply *supply);
+
+/** seg_supply_default() - the supply that malloc's memory comes from, also one by LIBALLOC_SOURCE; NULL: none */
+LA_API struct seg_supply *seg_supply_default(void);
 
 /**
  * seg_supply_acquire() - one extent without a chain, through all the steps
@@ -75,6 +79,13 @@ LA_API int seg_supply_make_default(struct seg_supply *supply);
  * subscriber said.
  */
 LA_API int seg_supply_acquire(struct seg_supply *supply, size_t min, size_t wanted, struct la_range *ret);
+
+/**
+ * seg_supply_acquire_on() - the same for threads on NUMA node @node, of a supply with per_node; seg_supply_acquire() is for the calling thread's
+ *
+ * Return: as seg_supply_acquire(), -EINVAL (no such node, no per_node).
+ */
+LA_API int seg_supply_acquire_on(struct seg_supply *supply, unsigned node, size_t min, size_t wanted, struct la_range *ret);
 
 /** seg_supply_release() - give an extent back whole. Return: 0, -EINVAL (no such extent), or why it is quarantined */
 LA_API int seg_supply_release(struct seg_supply *supply, struct la_range range);
