@@ -126,8 +126,18 @@ void *la_calloc(size_t count, size_t size)
     return calloc_from(la_tls_default, count, size);
 }
 
+/* NULL, with the sentence why: @what would read or write memory that is a device's only. */
+static COLD void *refuse_to_touch(const char *what, const void *where)
+{
+    la_fail(-ENOTSUP, "%s would touch memory that is the device's only (%p): let the device copy or fill it", what, where);
+    errno = ENOTSUP;
+    return NULL;
+}
+
 void *la_chain_calloc(struct la_chain *chain, size_t count, size_t size)
 {
+    if (unlikely(chain_is_device_only(chain)))
+        return refuse_to_touch("calloc", (void *)chain);
     return calloc_from(chain, count, size);
 }
 
@@ -173,9 +183,9 @@ static const char *why_not(const struct la_chain *chain, const struct la_page *p
         return NULL;    /* claimed before */
     if (!page_is_block_start(page, block))
         return "is not the start of a block";
-    if (page_block_is_queued(block))
+    if (page_block_is_queued(page, block))
         return "was freed already (by another thread than its owner)";
-    if (!page_block_is_marked(block) && *(const uint64_t *)block != ~la_free_mark)
+    if (!page_block_is_marked(page, block) && *page_words(page, block) != ~la_free_mark)
         return NULL;
     /* The mark may have come by copying freed memory: look. */
     if (chain && (pool_bin_holds(chain, page->size_class, block) || page_block_is_free(page, block)))
@@ -438,10 +448,16 @@ static const char *why_not_resize(const struct la_page *page, const void *block)
 {
     struct la_chain *owner;
 
-    if (!page || page->kind != PAGE_SMALL || likely(!page_block_is_marked(block) && !page_block_is_queued(block)))
+    if (!page || page->kind != PAGE_SMALL || likely(!page_block_is_marked(page, block) && !page_block_is_queued(page, block)))
         return NULL;
     owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
     return why_not(owner == la_tls_own ? owner : NULL, page, block);
+}
+
+/* A huge block's page has no shadow, but a segment too. */
+static bool block_is_device_only(const struct la_page *page)
+{
+    return page && !page_is_shared(page) && page->macro && (page->macro->segment->source->ops.flags & LA_SOURCE_DEVICE_ONLY);
 }
 
 static void *realloc_in(struct la_chain *chain, void *block, size_t size)
@@ -469,6 +485,8 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
         if (moved)
             return moved;
     }
+    if (unlikely(chain_is_device_only(chain) || block_is_device_only(page)))
+        return refuse_to_touch("realloc", block);
     moved = alloc_named(chain, size);
     if (!moved)
         return NULL;

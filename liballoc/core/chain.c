@@ -44,10 +44,13 @@ void chain_init(struct la_chain *chain, enum la_chain_kind kind, struct la_sourc
         pool_bins_open(chain, bins_memory);
 }
 
-/* The fast path must not serve a chain of several threads, nor one that counts: its bins are elsewhere, those at the front read empty. */
-static bool hides_bins(unsigned flags)
+/*
+ * The fast path, which reads and writes blocks' first words, must not serve a chain of several threads, one that counts, nor one over memory that
+ * is not the processor's: its bins are elsewhere, those at the front read empty.
+ */
+static bool hides_bins(const struct la_chain *chain)
 {
-    return flags & (LA_CHAIN_MT | LA_CHAIN_STATS);
+    return chain->flags & (LA_CHAIN_MT | LA_CHAIN_STATS) || chain_is_device_only(chain);
 }
 
 static void hide_bins(struct la_chain *chain, struct la_bin *hidden)
@@ -117,7 +120,7 @@ int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chai
     head->chain.slice_shift = segment->slice_shift;
     head->chain.flags = (uint8_t)flags;
     head->source.users = 1;
-    if (hides_bins(flags))
+    if (hides_bins(&head->chain))
         hide_bins(&head->chain, head->hidden);
     if (!segment_is_direct(segment)) {
         r = region_window_add(segment);
@@ -141,11 +144,13 @@ int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **
         source = &la_default_source;
     if (source->fixed)
         return la_fail(-EINVAL, "the source of a user buffer serves its one chain only");
+    if (flags & LA_CHAIN_STATS && source->ops.flags & LA_SOURCE_DEVICE_ONLY)
+        return la_fail(-EINVAL, "LA_CHAIN_STATS writes to blocks, and the memory of source %s is the device's only", source->ops.name);
     chain = chain_new(CHAIN_USER, source, true);
     if (!chain)
         return la_fail(-ENOMEM, "no memory for a chain");
     chain->flags = (uint8_t)flags;
-    if (hides_bins(flags)) {
+    if (hides_bins(chain)) {
         struct la_bin *hidden = la_meta_alloc(sizeof(chain->fast));
         if (!hidden) {
             chain_delete(chain);
@@ -170,6 +175,8 @@ static void wipe_macro(struct la_macro *m)
         struct la_page *page = macro_page(m, i);
 
         atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
+        if (page->kind != PAGE_NONE && m->segment->apart)
+            page_shadow_drop(page);
         page->kind = PAGE_NONE;
         page->listed = 0;
     }
@@ -233,7 +240,7 @@ static void destroy(struct la_chain *chain)
     lock_take(&chain->source->lock);
     chain->source->users--;
     lock_give(&chain->source->lock);
-    if (hides_bins(chain->flags))
+    if (hides_bins(chain))
         la_meta_free(chain->bins, sizeof(chain->fast));
     chain_delete(chain);
 }

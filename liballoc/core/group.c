@@ -91,8 +91,11 @@ struct la_chain *la_group_chain(struct la_group *group)
 
 int la_group_on_free(struct la_group *group, void (*call)(void *arg), void *arg)
 {
-    struct callback *callback = la_chain_alloc(group->chain, sizeof(*callback));
+    struct callback *callback;
 
+    if (chain_is_device_only(group->chain))
+        return la_fail(-ENOTSUP, "a group over memory that is the device's only keeps no callbacks, as they lie in its blocks");
+    callback = la_chain_alloc(group->chain, sizeof(*callback));
     if (!callback)
         return la_fail(-ENOMEM, "no memory in the group for a callback");
     *callback = (struct callback){ .next = group->callbacks, .call = call, .arg = arg };

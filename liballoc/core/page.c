@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "base/error.h"
+#include "core/meta.h"
 #include "core/misuse.h"
 #include "core/size_class.h"
 #include "os/os.h"
@@ -17,6 +18,40 @@ void page_mark_init(void)
         __atomic_compare_exchange_n(&la_free_mark, &none, os_random() | 2, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
+/* ---- shadow ---- */
+
+enum { SHADOW_WORDS = 2 };
+
+static size_t shadow_bytes(const struct la_page *page)
+{
+    return page->capacity * SHADOW_WORDS * sizeof(uint64_t);
+}
+
+uint64_t *page_shadow_words(const struct la_page *page, const void *block)
+{
+    size_t index = page->kind == PAGE_SMALL ? ((uintptr_t)block - page->start) / page->block_size : 0;
+
+    return (uint64_t *)page->mapping + index * SHADOW_WORDS;
+}
+
+bool page_shadow_make(struct la_page *page)
+{
+    page->mapping = la_meta_alloc(shadow_bytes(page));
+    return page->mapping != NULL;
+}
+
+void page_shadow_drop(struct la_page *page)
+{
+    void *shadow = page->mapping;
+
+    page->mapping = NULL;
+    /* A page without its shadow is none: see repair.c. */
+    atomic_signal_fence(memory_order_release);
+    la_meta_free(shadow, shadow_bytes(page));
+}
+
+/* ---- blocks ---- */
+
 void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, uintptr_t start, size_t bytes)
 {
     size_t size = class_size(c);
@@ -28,7 +63,7 @@ void page_init_small(struct la_page *page, struct la_chain *chain, unsigned c, u
     page->size_class = (uint8_t)c;
     page->capacity = (uint32_t)(bytes / size);
     page->bump = page->used = page->free_count = 0;
-    page->free = NULL;
+    page->free = page->mapping = NULL;
     page->listed = 0;
     atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
     page_open_to_fast_path(page, chain);
@@ -51,17 +86,17 @@ static unsigned take_listed(struct la_page *page, void **out, unsigned wanted)
     unsigned n = 0;
 
     while (n < wanted && page->free_count > 0) {
-        uint64_t *block = page->free;
-        void *next = *page_link(page, block);
+        void *block = page->free, *next = *page_link(page, block);
+        uint64_t *first = page_words(page, block);
 
-        if (unlikely(page->block_size > 8 && *block != ~la_free_mark)) {
+        if (unlikely(page->block_size > 8 && *first != ~la_free_mark)) {
             list_is_corrupt(page, block);
             break;
         }
         /* One of 8 bytes must not lose its link while it is on the list: see repair.c. */
         page->free = next;
         atomic_signal_fence(memory_order_release);
-        *block = la_free_mark;
+        *first = la_free_mark;
         page->free_count--;
         out[n++] = block;
     }
@@ -76,9 +111,9 @@ static unsigned take_fresh(struct la_page *page, void **out, unsigned wanted)
 
     /* Highest first, so that they are handed out in rising order. */
     for (unsigned i = 0; i < n; i++) {
-        uint64_t *block = (uint64_t *)(first + (size_t)(n - 1 - i) * page->block_size);
+        void *block = first + (size_t)(n - 1 - i) * page->block_size;
 
-        *block = la_free_mark;
+        *page_words(page, block) = la_free_mark;
         out[i] = block;
     }
     /* Not before they carry the mark: see repair.c. */
@@ -99,12 +134,12 @@ unsigned page_take(struct la_page *page, void **out, unsigned wanted)
 
 bool page_put(struct la_page *page, void *block)
 {
-    if (unlikely(!page_block_is_marked(block))) {
+    if (unlikely(!page_block_is_marked(page, block))) {
         misuse_report(block, "was freed twice, or written to after it was freed: block of %u bytes", page->block_size);
         return false;
     }
     assert(page->used > 0);
-    *(uint64_t *)block = ~la_free_mark;
+    *page_words(page, block) = ~la_free_mark;
     *page_link(page, block) = page->free;
     atomic_signal_fence(memory_order_release);
     page->free = block;
@@ -123,7 +158,7 @@ bool page_block_is_free(const struct la_page *page, const void *block)
     for (uint32_t i = 0; b && i < page->free_count; i++) {
         if (b == block)
             return true;
-        b = *page_link(page, (void *)(uintptr_t)b);
+        b = *page_link(page, b);
     }
     return false;
 }
@@ -137,7 +172,7 @@ const char *page_check(const struct la_page *page)
     for (uint32_t i = 0; i < page->free_count; i++) {
         if (!b || !page_is_block_start(page, b) || (uintptr_t)b - page->start >= (size_t)page->bump * page->block_size)
             return "a link of the free list leaves the page";
-        b = *page_link(page, (void *)(uintptr_t)b);
+        b = *page_link(page, b);
     }
     return b ? "the free list is longer than its count" : NULL;
 }

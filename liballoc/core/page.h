@@ -1,5 +1,5 @@
 /*
- * page.h - a page: slices that hold blocks of one class, and its list of free blocks, in band.
+ * page.h - a page: slices that hold blocks of one class, and its list of free blocks: in band, or in a shadow of the blocks (R1, R3).
  *
  * The first word of a free block says where it is: la_free_mark (a secret of the process) in a bin, la_queue_mark() in a remote free queue
  * or a batch for one, the complement of the first on its page's list; the link is in the second word. A block is handed out only if it
@@ -36,10 +36,25 @@ static inline bool page_is_block_start(const struct la_page *page, const void *p
     return rest < page->divisor;
 }
 
-/* Where a free block of @page keeps the link to the next. */
-static inline void **page_link(const struct la_page *page, void *block)
+/*
+ * The two words of a free block: the block's own, or in memory that the processor must not touch its shadow's (out of band). All that is
+ * said here of first and second words is said of these.
+ */
+uint64_t *page_shadow_words(const struct la_page *page, const void *block);
+
+static inline uint64_t *page_words(const struct la_page *page, const void *block)
 {
-    return (void **)block + (page->block_size > 8 || page->kind != PAGE_SMALL);
+    return likely(!page->mapping) ? (uint64_t *)(uintptr_t)block : page_shadow_words(page, block);
+}
+
+/* Before the page has a block; false: out of memory. And when it has none any more; does nothing in band. */
+bool page_shadow_make(struct la_page *page);
+void page_shadow_drop(struct la_page *page);
+
+/* Where a free block of @page keeps the link to the next. */
+static inline void **page_link(const struct la_page *page, const void *block)
+{
+    return (void **)page_words(page, block) + (page->block_size > 8 || page->kind != PAGE_SMALL);
 }
 
 static inline bool page_has_free(const struct la_page *page)
@@ -47,9 +62,9 @@ static inline bool page_has_free(const struct la_page *page)
     return page->free_count > 0 || page->bump < page->capacity;
 }
 
-static inline bool page_block_is_marked(const void *block)
+static inline bool page_block_is_marked(const struct la_page *page, const void *block)
 {
-    return *(const uint64_t *)block == la_free_mark;
+    return *page_words(page, block) == la_free_mark;
 }
 
 /* Of a block that waits for its owner. */
@@ -58,9 +73,9 @@ static inline uint64_t la_queue_mark(void)
     return la_free_mark ^ 1;
 }
 
-static inline bool page_block_is_queued(const void *block)
+static inline bool page_block_is_queued(const struct la_page *page, const void *block)
 {
-    return *(const uint64_t *)block == la_queue_mark();
+    return *page_words(page, block) == la_queue_mark();
 }
 
 /* Choose la_free_mark, once: never 0, as before that, nor 1, as la_no_block. */

@@ -101,7 +101,7 @@ bool pool_bin_holds(const struct la_chain *chain, unsigned c, const void *block)
     return false;
 }
 
-/* ---- in band: private memory ---- */
+/* ---- private memory: in band, or by a shadow ---- */
 
 static struct la_page *in_band_page_of(struct la_chain *chain, void *block)
 {
@@ -109,20 +109,21 @@ static struct la_page *in_band_page_of(struct la_chain *chain, void *block)
     return region_page(block);
 }
 
-static bool in_band_hand_out(void *block)
+static bool in_band_hand_out(struct la_chain *chain, void *block)
 {
-    if (unlikely(!page_block_is_marked(block))) {
+    uint64_t *first = chain_is_device_only(chain) ? page_words(region_page(block), block) : block;
+
+    if (unlikely(*first != la_free_mark)) {
         misuse_report(block, "was freed twice, or written to after it was freed: found before it was handed out again");
         return false;
     }
-    *(uint64_t *)block = 0;
+    *first = 0;
     return true;
 }
 
 static void in_band_enter(struct la_page *page, void *block, void **entry)
 {
-    (void)page;
-    *(uint64_t *)block = la_free_mark;
+    *page_words(page, block) = la_free_mark;
     *entry = block;
 }
 
@@ -136,8 +137,12 @@ static bool in_band_page_made(struct la_chain *chain, struct la_page *page)
 {
     struct la_segment *s = page->macro->segment;
 
-    (void)chain;
-    return !segment_is_direct(s) || region_set(slice_address(s, page), page->slices, page);
+    if (chain_is_device_only(chain) && !page_shadow_make(page))
+        return false;
+    if (!segment_is_direct(s) || region_set(slice_address(s, page), page->slices, page))
+        return true;
+    page_shadow_drop(page);
+    return false;
 }
 
 static void in_band_page_given(struct la_chain *chain, struct la_page *page)
@@ -147,6 +152,7 @@ static void in_band_page_given(struct la_chain *chain, struct la_page *page)
     (void)chain;
     if (segment_is_direct(s))
         region_clear(slice_address(s, page), page->slices);
+    page_shadow_drop(page);
 }
 
 static bool in_band_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
@@ -365,7 +371,7 @@ void pool_free(struct la_chain *chain, struct la_page *page, void *block)
     c = page->size_class;
     bin = &chain->bins[c];
     if (!chain->rooms) {
-        *(uint64_t *)block = la_free_mark;
+        *page_words(page, block) = la_free_mark;
         page_put(page, block);
         page_got_block(chain, page);
         return;
@@ -411,7 +417,7 @@ static void *pop(struct la_chain *chain, unsigned c)
     while (pool_bin_count(chain, c) > 0) {
         void *block = *bin->top--;
 
-        if (likely(chain->ops->hand_out(block)))
+        if (likely(chain->ops->hand_out(chain, block)))
             return block;
     }
     return NULL;
@@ -428,7 +434,7 @@ static unsigned take_page(struct la_chain *chain, unsigned c, struct la_page *pa
         bin->top += n;
     } else {
         n = page_take(page, block, 1);
-        if (n > 0 && !chain->ops->hand_out(*block))
+        if (n > 0 && !chain->ops->hand_out(chain, *block))
             *block = NULL;
     }
     if (!page_has_free(page))
@@ -536,6 +542,7 @@ void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
     page->divisor = 0;
     page->capacity = page->bump = page->used = 1;
     page->free_count = page->listed = 0;
+    page->mapping = NULL;
     atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
     atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
     atomic_signal_fence(memory_order_release);

@@ -26,7 +26,7 @@ void remote_free_now(struct la_page *page, void *block)
 {
     struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
 
-    *(uint64_t *)block = la_queue_mark();
+    *page_words(page, block) = la_queue_mark();
     push(owner, block, page_link(page, block));
 }
 
@@ -47,7 +47,7 @@ void remote_free(struct la_chain *me, struct la_page *page, void *block)
     struct la_remote_batch *batch = &me->batches[((uintptr_t)owner >> 12) % REMOTE_BATCHES];
     void **link = page_link(page, block);
 
-    *(uint64_t *)block = la_queue_mark();
+    *page_words(page, block) = la_queue_mark();
     if (owner->kind != CHAIN_THREAD || page->kind != PAGE_SMALL) {
         /* A full user buffer, or much memory, must not wait in a batch. */
         push(owner, block, link);
@@ -128,8 +128,9 @@ static bool looks_queued(const struct la_page *page, const void *block)
     if (!page || (page->kind != PAGE_SMALL && page->kind != PAGE_LARGE))
         return false;
     if (page->kind == PAGE_LARGE)
-        return (uintptr_t)block == page->start && page_block_is_queued(block);
-    return page_is_block_start(page, block) && !page_block_is_marked(block) && page_block_is_queued(block) == (page->block_size > 8);
+        return (uintptr_t)block == page->start && page_block_is_queued(page, block);
+    return page_is_block_start(page, block) && !page_block_is_marked(page, block) &&
+           page_block_is_queued(page, block) == (page->block_size > 8);
 }
 
 struct la_page *remote_page_of(void *block)

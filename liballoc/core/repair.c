@@ -6,6 +6,7 @@
  * bins). All the rest is thrown away and made again from this:
  *
  *   page->kind         a page exists from its store on, which comes last, until it is PAGE_NONE again
+ *   page->mapping      out of band: it is one only while it has its shadow
  *   page->slices       what it takes of its macro block: free slices, chain->by_run and the region map follow
  *   page->bump         only blocks below it can be in use; moves when those it passes carry the mark
  *   the first word     of a block below it: free, if there is the mark of a bin or of a page's list (page.h). Blocks in remote free queues, in
@@ -29,18 +30,18 @@
 /* Blocks of 8 bytes that are on the list get the mark, too. */
 static void mark_list(struct la_page *page)
 {
-    uint64_t *block = page->free, *next;
+    void *block = page->free, *next;
 
     for (uint32_t n = 0; block && n < page->bump && page_is_block_start(page, block); n++, block = next) {
-        next = (uint64_t *)*block;
-        *block = la_free_mark;
+        next = *page_link(page, block);
+        *page_words(page, block) = la_free_mark;
     }
 }
 
 /* Reads what other threads may be writing: their blocks have neither mark, before and after. */
-__attribute__((no_sanitize("thread"))) static bool is_free(const uint64_t *block)
+__attribute__((no_sanitize("thread"))) static bool is_free(const uint64_t *first)
 {
-    return *(const volatile uint64_t *)block == la_free_mark || *(const volatile uint64_t *)block == ~la_free_mark;
+    return *(const volatile uint64_t *)first == la_free_mark || *(const volatile uint64_t *)first == ~la_free_mark;
 }
 
 static void sweep_page(struct la_page *page)
@@ -52,11 +53,12 @@ static void sweep_page(struct la_page *page)
     page->used = page->bump;
     /* Lowest address on top. */
     for (uint32_t i = page->bump; i-- > 0;) {
-        uint64_t *block = (uint64_t *)(page->start + (size_t)i * page->block_size);
+        void *block = (void *)(page->start + (size_t)i * page->block_size);
+        uint64_t *first = page_words(page, block);
 
-        if (!is_free(block))
+        if (!is_free(first))
             continue;
-        *block = la_free_mark;
+        *first = la_free_mark;
         page_put(page, block);
     }
 }
@@ -73,6 +75,7 @@ static void repair_small(struct la_chain *chain, struct la_page *page)
 static bool repair_large(struct la_chain *chain, struct la_page *page, uintptr_t address)
 {
     if (page->free_count > 0) {
+        page_shadow_drop(page);
         page->kind = PAGE_NONE;
         return false;
     }
@@ -90,6 +93,11 @@ static bool repair_page(struct la_chain *chain, struct la_page *page)
 
     if (page->kind != PAGE_SMALL && page->kind != PAGE_LARGE)
         return false;
+    /* It was being made or given back, and has no block. */
+    if (chain_is_device_only(chain) && !page->mapping) {
+        page->kind = PAGE_NONE;
+        return false;
+    }
     address = slice_address(page->macro->segment, page);
     page->listed = 0;
     if (page->kind == PAGE_LARGE && !repair_large(chain, page, address))

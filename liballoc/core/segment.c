@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/macroblock.h"
+#include "os/os.h"
 
 static unsigned slice_shift_for(size_t size)
 {
@@ -63,10 +64,43 @@ struct la_segment *segment_init(void *base, size_t size, bool zeroed, size_t ext
     return s;
 }
 
-size_t segment_overhead(size_t payload)
+/* Bytes of descriptors. */
+static size_t header_bytes(size_t slices)
+{
+    size_t macros = (slices + SLICES_PER_MACRO - 1) / SLICES_PER_MACRO;
+
+    return align_up(sizeof(struct la_segment), 64) + align_up(macros * sizeof(struct la_macro), 64) + slices * sizeof(struct la_page);
+}
+
+struct la_segment *segment_init_apart(void *base, size_t size)
+{
+    uintptr_t first = payload_start((uintptr_t)base, SLICE_SHIFT, size), end = (uintptr_t)base + size;
+    size_t slices = end > first ? (end - first) >> SLICE_SHIFT : 0, macros = (slices + SLICES_PER_MACRO - 1) / SLICES_PER_MACRO;
+    size_t apart = align_up(header_bytes(slices), os_page_size());
+    struct la_segment *s = slices ? os_map(apart) : NULL;
+
+    if (!s)
+        return NULL;
+    *s = (struct la_segment){ .base = (uintptr_t)base, .size = size, .first = first, .usable = slices << SLICE_SHIFT,
+        .slice_shift = SLICE_SHIFT, .slice_count = (uint32_t)slices, .macro_count = (uint32_t)macros, .apart = apart };
+    s->macros = (struct la_macro *)((char *)s + align_up(sizeof(*s), 64));
+    s->pages = (struct la_page *)((char *)s->macros + align_up(macros * sizeof(struct la_macro), 64));
+    init_macros(s);
+    return s;
+}
+
+void segment_end(struct la_segment *s)
+{
+    if (s->apart)
+        os_unmap(s, s->apart);
+}
+
+size_t segment_overhead(size_t payload, bool apart)
 {
     size_t slices = payload / SLICE_SIZE + 2 * SLICES_PER_MACRO, macros = slices / SLICES_PER_MACRO + 1;
 
+    if (apart)
+        return MACRO_SIZE;      /* for the alignment of the first slice */
     return align_up(sizeof(struct la_segment) + slices * sizeof(struct la_page) + macros * sizeof(struct la_macro) + 4096,
                     SLICE_SIZE) + MACRO_SIZE;
 }

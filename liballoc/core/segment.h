@@ -14,7 +14,12 @@
  */
 struct la_segment *segment_init(void *base, size_t size, bool zeroed, size_t extra, void **extra_at);
 
-/* Header bytes that a range of @payload bytes needs beside it, at most. */
-size_t segment_overhead(size_t payload);
+/* The same with the descriptors in a mapping of their own; no byte of [base, base + size) is touched. NULL also when out of memory. */
+struct la_segment *segment_init_apart(void *base, size_t size);
+/* That mapping goes; does nothing for the others. */
+void segment_end(struct la_segment *segment);
+
+/* Bytes that a range needs beside @payload bytes, at most. */
+size_t segment_overhead(size_t payload, bool apart);
 
 #endif

@@ -287,13 +287,25 @@ void source_uncharge(struct la_source *source, size_t bytes)
     atomic_fetch_sub_explicit(&source->outside, bytes, memory_order_relaxed);
 }
 
+/* Descriptors in the memory would be in what the processor must not touch, or a child of fork() does not have. */
+static bool is_apart(const struct la_source *source)
+{
+    return source->ops.flags;
+}
+
+static struct la_segment *lay_out(const struct la_source *source, struct la_range range)
+{
+    return is_apart(source) ? segment_init_apart(range.base, range.size)
+                            : segment_init(range.base, range.size, source->ops.acquire == anon_acquire, 0, NULL);
+}
+
 /* What to ask for so that @payload bytes fit, within the limit; false: the limit forbids it. */
 static bool plan_growth(struct la_source *source, unsigned node, size_t payload, size_t *min, size_t *wanted)
 {
     bool ok;
 
     lock_take(&source->lock);
-    *min = align_up(payload + segment_overhead(payload), SLICE_SIZE);
+    *min = align_up(payload + segment_overhead(payload, is_apart(source)), SLICE_SIZE);
     *wanted = MAX(*min, MIN(source->nodes[node].next_segment, bytes_left(source)));
     ok = *min <= bytes_left(source);
     lock_give(&source->lock);
@@ -322,10 +334,13 @@ static struct la_segment *acquire_segment(struct la_source *source, unsigned nod
         return NULL;
     }
     /* A shorter one would be cut into smaller slices, which only user buffers have. */
-    segment = range.size < min ? NULL : segment_init(range.base, range.size, source->ops.acquire == anon_acquire, 0, NULL);
+    segment = range.size < min ? NULL : lay_out(source, range);
     if (segment)
         return segment;
-    la_fail(-ENOMEM, "source %s gave %zu bytes where at least %zu were asked for", source->ops.name, range.size, min);
+    if (range.size < min)
+        la_fail(-ENOMEM, "source %s gave %zu bytes where at least %zu were asked for", source->ops.name, range.size, min);
+    else
+        la_fail(-ENOMEM, "no memory for the descriptors of %zu bytes of source %s", range.size, source->ops.name);
     if (source->ops.release)
         source->ops.release(source->self, range);
     return NULL;
@@ -574,7 +589,7 @@ static void orphan_page_freed(struct la_source *source, struct la_page *page)
 static void orphan_free(struct la_source *source, void *block, struct la_page *page)
 {
     if (page->kind == PAGE_SMALL) {
-        *(uint64_t *)block = la_free_mark;      /* in a queue, the link of an 8 byte block took its place */
+        *page_words(page, block) = la_free_mark;    /* in a queue, the link of an 8 byte block took its place */
         page_put(page, block);
     } else {
         page->used = 0;
@@ -787,12 +802,15 @@ static void retire_free(struct la_source *source)
     }
 }
 
+/* *@copy: what the author's struct has, all else zero. */
 static int read_ops(const struct la_source_ops *ops, struct la_source_ops *copy)
 {
     *copy = (struct la_source_ops){ 0 };
     if (!ops || ops->struct_size < offsetof(struct la_source_ops, release) || ops->struct_size > 4 * sizeof(*ops) || !ops->acquire)
         return la_fail(-EINVAL, "source operations need struct_size = sizeof(struct la_source_ops) and an acquire function");
     memcpy(copy, ops, MIN(ops->struct_size, sizeof(*copy)));
+    if (copy->flags & ~(unsigned)(LA_SOURCE_DEVICE_ONLY | LA_SOURCE_NOT_INHERITED))
+        return la_fail(-EINVAL, "source flags %#x: only LA_SOURCE_DEVICE_ONLY and LA_SOURCE_NOT_INHERITED are known", copy->flags);
     if (copy->nodes > LA_NODES_MAX)
         return la_fail(-EINVAL, "a source of %u nodes: at most %d are told apart", copy->nodes, LA_NODES_MAX);
     return 0;
@@ -838,11 +856,13 @@ int la_source_default_set(const struct la_source_ops *ops, void *self)
 {
     struct la_source *source = &la_default_source;
     struct la_source_ops copy;
-    int r = read_ops(ops, &copy);
     bool before;
+    int r = read_ops(ops, &copy);
 
     if (r < 0)
         return r;
+    if (copy.flags)
+        return la_fail(-EINVAL, "source %s cannot be the default one: malloc's memory is written to, and a child of fork() needs it", copy.name);
     lock_take(&source->grow_lock);
     lock_take(&source->lock);
     before = atomic_exchange_explicit(&source->replaced, true, memory_order_relaxed);
@@ -888,8 +908,8 @@ static void free_source(struct la_source *source)
 
 int la_source_create(const struct la_source_ops *ops, void *self, struct la_source **ret)
 {
-    struct la_source *source;
     struct la_source_ops copy;
+    struct la_source *source;
     int r = read_ops(ops, &copy);
 
     if (r < 0)
@@ -915,9 +935,12 @@ void source_release_segments(struct la_source *source)
     struct la_segment *next;
 
     for (struct la_segment *s = source->segments; s; s = next) {
+        struct la_range range = { (void *)s->base, s->size };
+
         next = s->next;
+        segment_end(s);
         if (source->ops.release)
-            source->ops.release(source->self, (struct la_range){ (void *)s->base, s->size });
+            source->ops.release(source->self, range);
     }
     source->segments = NULL;
 }

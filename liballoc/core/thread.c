@@ -265,6 +265,10 @@ struct la_chain *la_default_set(struct la_chain *chain)
 {
     struct la_chain *previous = la_default_get(), **place = default_place();
 
+    if (chain && chain_is_device_only(chain)) {
+        la_fail(-EINVAL, "chain %p cannot be a default: programs write to what malloc() gives, and its memory is the device's only", (void *)chain);
+        return previous;
+    }
     if (chain && chain == la_tls_own)
         chain = NULL;
     if (chain)

@@ -107,7 +107,7 @@ struct la_page {
     _Atomic(struct la_chain *) chain;       /* owner; the source's orphan chain between owners */
     size_t large_size;          /* usable bytes of the one block of PAGE_LARGE and PAGE_HUGE */
     struct la_macro *macro;
-    void *mapping;              /* PAGE_HUGE: where the mapping starts; its length is mapping_size */
+    void *mapping;              /* PAGE_HUGE: where the mapping starts, mapping_size long; SMALL, LARGE: the shadow of blocks, NULL: in band */
 
     void *free;                 /* list of free blocks, linked through the blocks */
     uint32_t free_count;        /* length of that list */
@@ -139,7 +139,7 @@ struct la_macro {
 
 enum la_macro_state { MACRO_FREE, MACRO_OWNED, MACRO_ABANDONED, MACRO_RUN, MACRO_RETIRED };
 
-/* One contiguous range of memory. It lies, with all its descriptors, at the front of the range. */
+/* One contiguous range of memory. It lies, with all its descriptors, at the front of the range, or apart from it. */
 struct la_segment {
     struct la_source *source;
     struct la_segment *next;        /* of the source */
@@ -150,6 +150,7 @@ struct la_segment {
     uint32_t slice_count;
     uint32_t macro_count;
     uint32_t node;                  /* whose macro blocks they are: index into source->nodes */
+    size_t apart;                   /* bytes of the mapping that it lies in; 0: in front of its range */
     struct la_page *pages;          /* [slice_count] */
     struct la_macro *macros;        /* [macro_count] */
 };
@@ -173,13 +174,13 @@ enum la_chain_kind {
 };
 
 /*
- * Where a page's free blocks are listed: in band (links inside them: pool.c) or out of band (state words in a shared heap:
- * shared_pool.c). The one thing in which the two kinds of memory differ (R1); called on slow paths only.
+ * Where a page's free blocks are listed: by words in them or in their shadow (page.h, pool.c), or by state words in a shared heap
+ * (shared_pool.c). The one thing in which kinds of memory differ (R1); called on slow paths only.
  */
 struct la_pool_ops {
     struct la_page *(*page_of)(struct la_chain *chain, void *block);
     /* @block leaves the bin for a user; false: it is no free block (reported), take another. */
-    bool (*hand_out)(void *block);
+    bool (*hand_out)(struct la_chain *chain, void *block);
     void (*enter)(struct la_page *page, void *block, void **entry);     /* @block goes into the bin, there */
     unsigned (*take)(struct la_chain *chain, struct la_page *page, void **out, unsigned wanted);
     bool (*put)(struct la_page *page, void *block);
@@ -288,6 +289,12 @@ static inline const void *thread_self(void)
 #else
     return &la_tls_slow;
 #endif
+}
+
+/* The processor must not touch its blocks: what the engine has to say of them is in their shadow. */
+static inline bool chain_is_device_only(const struct la_chain *chain)
+{
+    return chain->source && (chain->source->ops.flags & LA_SOURCE_DEVICE_ONLY);
 }
 
 /* The page's truth is in a shared heap. */

@@ -147,7 +147,7 @@ static void block_in_a_bin_carries_the_mark_and_on_the_list_its_complement(void 
 
     make_page(f, class_of(64));
     page_take(&f->page, f->blocks, 2);
-    assert_true(page_block_is_marked(f->blocks[0]));
+    assert_true(page_block_is_marked(&f->page, f->blocks[0]));
     assert_true(page_put(&f->page, f->blocks[0]));
     assert_int_equal(*(uint64_t *)f->blocks[0], ~la_free_mark);
     assert_int_not_equal(la_free_mark, 0);
@@ -165,7 +165,7 @@ static void block_of_8_bytes_keeps_its_link_in_its_only_word(void **state)
     assert_ptr_equal(*(void **)f->blocks[9], f->blocks[5]);
     assert_page_is_sound(&f->page);
     assert_int_equal(page_take(&f->page, f->blocks, 10), 2);
-    assert_true(page_block_is_marked(f->blocks[0]));
+    assert_true(page_block_is_marked(&f->page, f->blocks[0]));
     assert_int_equal(f->page.used, n);
 }
 

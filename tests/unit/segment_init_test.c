@@ -134,7 +134,7 @@ static void overhead_is_enough_wherever_the_range_starts(void **state)
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(payloads); i++)
         for (size_t offset = 0; offset < 3; offset++) {
-            struct fenced f = fenced_new(payloads[i] + segment_overhead(payloads[i]), offset * 24001);
+            struct fenced f = fenced_new(payloads[i] + segment_overhead(payloads[i], false), offset * 24001);
             struct la_segment *s = segment_init(f.buffer, f.size, false, 0, NULL);
 
             assert_true(s->usable >= payloads[i]);

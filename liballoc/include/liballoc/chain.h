@@ -51,7 +51,7 @@ LA_API int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct 
  * @flags:  OR of enum la_chain_flags
  * @ret:    set to the chain on success, untouched on failure
  *
- * Return: 0, -EINVAL (unknown bit in @flags), -ENOMEM.
+ * Return: 0, -EINVAL (unknown bit in @flags, LA_CHAIN_STATS over a source with LA_SOURCE_DEVICE_ONLY), -ENOMEM.
  */
 LA_API int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **ret);
 
@@ -94,7 +94,8 @@ LA_API void la_chain_name(struct la_chain *chain, const char *name);
 
 /*
  * Allocation from a named chain. Sizes are bytes. All return NULL with errno ENOMEM when the chain's
- * memory is exhausted or the size overflows, EINVAL for an alignment that is no power of two.
+ * memory is exhausted or the size overflows, EINVAL for an alignment that is no power of two, ENOTSUP for what would write to memory that
+ * is a device's only (la_chain_calloc(), la_chain_realloc() when the block has to move; see source.h).
  * A size of 0 gives a block of the smallest class.
  */
 LA_API LA_MALLOC_LIKE void *la_chain_alloc(struct la_chain *chain, size_t size);

@@ -18,7 +18,7 @@ LA_BEGIN_DECLS
  * While a chain is anybody's default, la_chain_destroy() answers -EBUSY.
  *
  * Return: the previous default, to be given back to la_default_set(); NULL stands for the thread's own
- * chain. Refused switches (see la_last_error()) leave the default as it was and return it.
+ * chain. Refused switches (a chain over memory that is a device's only; see la_last_error()) leave the default as it was and return it.
  */
 LA_API struct la_chain *la_default_set(struct la_chain *chain);
 

@@ -39,7 +39,7 @@ LA_API struct la_chain *la_group_chain(struct la_group *group);
  *
  * Callbacks live in the registering process only: they are not run for a process that has died.
  *
- * Return: 0, -ENOMEM.
+ * Return: 0, -ENOMEM, -ENOTSUP (the group's memory is a device's only).
  */
 LA_API int la_group_on_free(struct la_group *group, void (*callback)(void *arg), void *arg);
 

@@ -21,13 +21,24 @@ struct la_range {
     size_t size;    /* bytes */
 };
 
+/* What is special about a source's memory. Descriptors of either kind lie apart from it. */
+enum la_source_flags {
+    /*
+     * The processor must not touch it, as memory of a GPU: nor does the engine. Chains over it have no LA_CHAIN_STATS, are nobody's default,
+     * and what would write to a block (la_chain_calloc(), la_realloc() that must move it) is refused. 16 bytes of other memory for each block.
+     */
+    LA_SOURCE_DEVICE_ONLY = 1u << 0,
+    /* A child of fork() does not have it (MADV_DONTFORK): there chains over it give nothing, and their blocks cannot be freed. */
+    LA_SOURCE_NOT_INHERITED = 1u << 1,
+};
+
 struct la_source_ops {
     size_t struct_size;     /* sizeof(struct la_source_ops) of the author's header */
     const char *name;       /* for reports, at most 31 bytes are kept */
 
     /**
      * acquire() - get at least @min bytes, better @wanted
-     * @ret: any alignment; zeroed or not; readable and writable
+     * @ret: any alignment; zeroed or not; readable and writable, but for LA_SOURCE_DEVICE_ONLY
      *
      * Called with no lock of the allocator held that another thread's fast path needs, but serialised
      * per source. Must not allocate from a chain of the same source.
@@ -42,6 +53,7 @@ struct la_source_ops {
     int (*purge)(void *self, struct la_range range);
 
     /* Optional: not there by struct_size, or zero. */
+    unsigned flags;         /* OR of enum la_source_flags */
     /**
      * acquire_on() - acquire() for chains of NUMA node @node; called instead of it
      *
@@ -62,7 +74,7 @@ struct la_source_ops {
  * @self: handed to every operation
  * @ret:  set on success, untouched on failure
  *
- * Return: 0, -EINVAL (no acquire, struct_size unknown, more than LA_NODES_MAX nodes), -ENOMEM.
+ * Return: 0, -EINVAL (no acquire, struct_size or a flag unknown, more than LA_NODES_MAX nodes), -ENOMEM.
  */
 LA_API int la_source_create(const struct la_source_ops *ops, void *self, struct la_source **ret);
 
@@ -85,7 +97,7 @@ LA_API struct la_source *la_source_default(void);
  * For good: it can be set once. What is allocated stays where it is, and so does what follows in the same macro blocks of 2 MiB; blocks above
  * 2 MiB come from @ops too, and then grow by copying. Ranges must be private memory: after fork() both processes write to them.
  *
- * Return: 0, -EINVAL (as la_source_create()), -EBUSY (set before).
+ * Return: 0, -EINVAL (as la_source_create(), or any of enum la_source_flags), -EBUSY (set before).
  */
 LA_API int la_source_default_set(const struct la_source_ops *ops, void *self);
 
