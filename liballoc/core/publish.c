@@ -40,23 +40,11 @@
 #include "core/meta.h"
 #include "core/publish.h"
 #include "core/queue.h"
+#include "core/root_swap.h"
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
 
-/* A marked link: | 1 | lane 12 | sequence 51 |. */
-enum { MARK_LANE_SHIFT = 51 };
-#define MARK ((uint64_t)1 << 63)
 #define MARK_SEQUENCE_MASK (((uint64_t)1 << MARK_LANE_SHIFT) - 1)
-
-static bool is_marked(uintptr_t value)
-{
-    return value & MARK;
-}
-
-static unsigned mark_lane(uintptr_t value)
-{
-    return value >> MARK_LANE_SHIFT & (HEAP_LANES - 1);
-}
 
 static uintptr_t mark_of(unsigned lane, uint64_t sequence)
 {
@@ -65,22 +53,9 @@ static uintptr_t mark_of(unsigned lane, uint64_t sequence)
 
 _Static_assert(HEAP_LANES == 1 << 12 && sizeof(uintptr_t) == 8, "a lane and 51 bits of sequence are 63 bits");
 
-static _Atomic(uintptr_t) *bits(la_link *link)
-{
-    return (_Atomic(uintptr_t) *)link;
-}
-
 /* ---- intents ---- */
 
-/* What a lane is about to do, copied from the heap. */
-struct intent {
-    enum intent_op op;
-    unsigned lane, generation;
-    uint64_t block, record, next_offset;
-    uintptr_t mark;
-};
-
-/* Release, each field: who reads one of this intent also sees that the mark of the one before is gone (see read_intent()). */
+/* Release, each field: who reads one of this intent also sees that the mark of the one before is gone (see intent_read()). */
 uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent_op op, const void *link, uintptr_t block, uint64_t record,
                        uint64_t next_offset, unsigned generation)
 {
@@ -97,12 +72,18 @@ uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent_op op,
     return mark_of(number, sequence);
 }
 
+void intent_succeed(struct heap_lane *lane)
+{
+    atomic_store_explicit(&lane->happened, atomic_load_explicit(&lane->operation, memory_order_relaxed), memory_order_relaxed);
+    intent_end(lane);
+}
+
 void intent_end(struct heap_lane *lane)
 {
     atomic_store_explicit(&lane->op, INTENT_NONE, memory_order_release);
 }
 
-static struct intent read_intent(const struct la_heap *heap, unsigned number)
+struct intent intent_read(const struct la_heap *heap, unsigned number)
 {
     struct heap_lane *lane = &heap->lane_table[number];
 
@@ -132,7 +113,7 @@ static bool finish_publish(struct la_heap *heap, la_link *link, const struct int
     in_doubt = word_make(intent->generation, ref.epoch, WORD_IN_DOUBT, intent->lane);
     /* Each fails when somebody was faster. Release: what the block holds comes before the link, also when a helper stores it. */
     atomic_compare_exchange_strong(ref.word, &in_doubt, word_make(intent->generation, ref.epoch, WORD_HEAP, 0));
-    atomic_compare_exchange_strong(bits(link), &seen, (uintptr_t)ref.start);
+    atomic_compare_exchange_strong(link_bits(link), &seen, (uintptr_t)ref.start);
     return true;
 }
 
@@ -156,8 +137,8 @@ static bool replacement(struct la_heap *heap, const struct intent *intent, uintp
     return true;
 }
 
-/* Step 3 of a take; false: the block is not of that generation, or in no state to be taken. */
-static bool take_word(struct la_heap *heap, const struct intent *intent)
+/* Step 3 of a take, and of a swap. */
+bool intent_take_block(struct la_heap *heap, const struct intent *intent)
 {
     struct block_ref ref;
     word_t w, taken;
@@ -172,39 +153,44 @@ static bool take_word(struct la_heap *heap, const struct intent *intent)
 static bool finish_take(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
     uintptr_t block = (uintptr_t)heap->base + intent->block, next, seen = intent->mark;
-    bool taken = take_word(heap, intent) && replacement(heap, intent, &next);
+    bool taken = intent_take_block(heap, intent) && replacement(heap, intent, &next);
 
     /* Fails when somebody was faster: they stored the same. */
-    atomic_compare_exchange_strong(bits(link), &seen, taken ? next : block);
+    atomic_compare_exchange_strong(link_bits(link), &seen, taken ? next : block);
     return taken;
 }
 
-/* Acquire: pairs with the release of whoever removed the mark. */
-static bool is_marked_still(la_link *link, uintptr_t mark)
+/* What is marked by @intent; false: the intent is damaged. */
+static bool finish(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
-    return atomic_load_explicit(bits(link), memory_order_acquire) == mark;
+    switch (intent->op) {
+    case INTENT_TAKE:
+        finish_take(heap, link, intent);
+        return true;
+    case INTENT_PUBLISH:
+        return finish_publish(heap, link, intent) || !is_marked_still(link, intent->mark);
+    case INTENT_SWAP:
+        return swap_finish(heap, link, intent) || !is_marked_still(link, intent->mark);
+    default:
+        return false;
+    }
 }
 
-static int bad_mark(struct la_heap *heap)
+int link_is_damaged(struct la_heap *heap)
 {
     heap_quarantine(heap, "a link has a mark that no lane has left");
     return la_last_error_code();
 }
 
-/* @link was seen to have @mark: do what its lane would do next. 0: the mark is gone; -EUCLEAN: no lane has left it. */
-static int help(struct la_heap *heap, la_link *link, uintptr_t mark)
+int link_help(struct la_heap *heap, la_link *link, uintptr_t mark)
 {
-    struct intent intent = read_intent(heap, mark_lane(mark));
+    struct intent intent = intent_read(heap, mark_lane(mark));
 
     if (!is_marked_still(link, mark))
         return 0;
     /* So the intent that was read is the mark's. */
-    if (intent.mark != mark || (intent.op != INTENT_PUBLISH && intent.op != INTENT_TAKE))
-        return bad_mark(heap);
-    if (intent.op == INTENT_TAKE)
-        finish_take(heap, link, &intent);
-    else if (!finish_publish(heap, link, &intent) && is_marked_still(link, mark))
-        return bad_mark(heap);
+    if (intent.mark != mark || !finish(heap, link, &intent))
+        return link_is_damaged(heap);
     return 0;
 }
 
@@ -212,15 +198,15 @@ void *la_load(struct la_heap *heap, la_link *link)
 {
     for (;;) {
         /* Acquire: pairs with the release of the publisher's compare-and-swap. */
-        uintptr_t value = atomic_load_explicit(bits(link), memory_order_acquire);
+        uintptr_t value = atomic_load_explicit(link_bits(link), memory_order_acquire);
         uint64_t block;
 
         if (likely(!is_marked(value)))
             return (void *)value;
-        /* Being published: it is there. Being taken: it still is. */
+        /* Being published: it is there. Being taken or swapped: it still is. */
         block = atomic_load_explicit(&heap->lane_table[mark_lane(value)].block, memory_order_acquire);
-        if (atomic_load_explicit(bits(link), memory_order_acquire) == value)
-            return block < heap->size ? heap->base + block : NULL;
+        if (atomic_load_explicit(link_bits(link), memory_order_acquire) == value)
+            return block && block < heap->size ? heap->base + block : NULL;
     }
 }
 
@@ -257,11 +243,11 @@ static int swing(struct la_heap *heap, la_link *link, uintptr_t expected, uintpt
         int r;
 
         /* Release: what the block holds comes before the link; acquire: what the old block holds, before ours is freed. */
-        if (atomic_compare_exchange_strong_explicit(bits(link), &seen, mark, memory_order_acq_rel, memory_order_acquire))
+        if (atomic_compare_exchange_strong_explicit(link_bits(link), &seen, mark, memory_order_acq_rel, memory_order_acquire))
             return 0;
         if (!is_marked(seen))
             return -EAGAIN;
-        r = help(heap, link, seen);
+        r = link_help(heap, link, seen);
         if (r < 0)
             return r;
     }
@@ -280,11 +266,12 @@ static int publish(struct la_heap *heap, struct lane *lane, la_link *link, uintp
     r = swing(heap, link, expected, intent.mark);
     if (r == 0) {
         finish_publish(heap, link, &intent);
+        intent_succeed(&heap->lane_table[lane->number]);
     } else {
         each_entry(heap, record, lane->number, hold_entry);
         atomic_store_explicit(ref->word, held, memory_order_release);
+        intent_end(&heap->lane_table[lane->number]);
     }
-    intent_end(&heap->lane_table[lane->number]);
     return r;
 }
 
@@ -347,7 +334,7 @@ static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uint
 
     if (!block_find(heap, (void *)block, &ref) || (uintptr_t)ref.start != block) {
         /* It may have been taken and freed, with its page, since the link was read. */
-        if (atomic_load_explicit(bits(link), memory_order_acquire) != block)
+        if (atomic_load_explicit(link_bits(link), memory_order_acquire) != block)
             return -EAGAIN;
         return la_fail(-EUCLEAN, "link %p points to %#lx, which is no block of heap %s", (void *)link, block, heap->header->name);
     }
@@ -355,14 +342,16 @@ static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uint
         return la_fail(-EINVAL, "next_offset %zu does not lie in the block of %zu bytes", (size_t)next_offset, ref.size);
     intent.generation = word_generation(atomic_load_explicit(ref.word, memory_order_acquire));
     intent.mark = intent_begin(heap, lane->number, INTENT_TAKE, link, block, 0, next_offset, intent.generation);
-    if (!atomic_compare_exchange_strong(bits(link), &seen, intent.mark)) {
+    if (!atomic_compare_exchange_strong(link_bits(link), &seen, intent.mark)) {
         intent_end(&heap->lane_table[lane->number]);
-        return is_marked(seen) && help(heap, link, seen) < 0 ? la_last_error_code() : -EAGAIN;
+        return is_marked(seen) && link_help(heap, link, seen) < 0 ? la_last_error_code() : -EAGAIN;
     }
     taken = finish_take(heap, link, &intent);
-    intent_end(&heap->lane_table[lane->number]);
-    if (taken)
+    if (taken) {
+        intent_succeed(&heap->lane_table[lane->number]);
         return 0;
+    }
+    intent_end(&heap->lane_table[lane->number]);
     if (word_generation(atomic_load_explicit(ref.word, memory_order_acquire)) != intent.generation)
         return -EAGAIN;
     return la_fail(-EINVAL, "block %#lx cannot be taken: it is free or held by another process", block);
@@ -376,12 +365,12 @@ void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
     if (!lane || check_link(heap, link) < 0)
         return NULL;
     do {
-        uintptr_t block = atomic_load_explicit(bits(link), memory_order_acquire);
+        uintptr_t block = atomic_load_explicit(link_bits(link), memory_order_acquire);
 
         if (!block)
             return NULL;
         if (is_marked(block)) {
-            r = help(heap, link, block) < 0 ? la_last_error_code() : -EAGAIN;
+            r = link_help(heap, link, block) < 0 ? la_last_error_code() : -EAGAIN;
             continue;
         }
         r = try_take(heap, lane, link, block, next_offset);
@@ -619,9 +608,9 @@ static bool resolve_publish(struct la_heap *heap, la_link *link, const struct in
     struct block_ref ref;
     word_t w;
 
-    if (atomic_load(bits(link)) == intent->mark) {
+    if (atomic_load(link_bits(link)) == intent->mark) {
         if (!finish_publish(heap, link, intent))
-            bad_mark(heap);
+            link_is_damaged(heap);
         return true;
     }
     /* Freed, with its page, or of another generation: freed or taken since, so it was reachable. */
@@ -634,20 +623,37 @@ static bool resolve_publish(struct la_heap *heap, la_link *link, const struct in
     return false;
 }
 
-/* Marked: the take happens now, and the block is freed with what else the lane held. Not marked: it has happened, or never began. */
+/* Marked: the take happens now, and the block is freed with what else the lane held. Then its word tells: the lane holds it, or never did. */
 static bool resolve_take(struct la_heap *heap, la_link *link, const struct intent *intent)
 {
-    if (atomic_load(bits(link)) != intent->mark)
-        return true;
-    return finish_take(heap, link, intent);
+    struct block_ref ref;
+
+    if (atomic_load(link_bits(link)) == intent->mark)
+        finish_take(heap, link, intent);
+    return block_find(heap, heap->base + intent->block, &ref) &&
+           atomic_load(ref.word) == word_make(intent->generation + 1, ref.epoch, WORD_HELD, intent->lane);
+}
+
+/* Return: the operation has happened. */
+static bool resolve(struct la_heap *heap, la_link *link, const struct intent *intent)
+{
+    switch (intent->op) {
+    case INTENT_PUBLISH:
+        return resolve_publish(heap, link, intent);
+    case INTENT_TAKE:
+        return resolve_take(heap, link, intent);
+    case INTENT_SWAP:
+        return swap_resolve_intent(heap, link, intent);
+    default:
+        return queue_resolve_intent(heap, &heap->lane_table[intent->lane], intent->lane);
+    }
 }
 
 void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned number, struct la_obituary *obituary)
 {
-    struct intent intent = read_intent(heap, number);
+    struct intent intent = intent_read(heap, number);
     uint64_t offset = atomic_load(&lane->link);
     la_link *link = (la_link *)(heap->base + offset);
-    bool done;
 
     if (intent.op == INTENT_NONE || intent.op > INTENT_LAST)
         return;
@@ -655,16 +661,15 @@ void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned 
         heap_quarantine(heap, "a dead lane's intent points outside the heap");
         return;
     }
-    done = intent.op == INTENT_PUBLISH ? resolve_publish(heap, link, &intent)
-           : intent.op == INTENT_TAKE  ? resolve_take(heap, link, &intent)
-                                       : queue_resolve_intent(heap, lane, number);
-    if (done)
-        obituary->published++;
-    else
-        obituary->undone++;
     /*
-     * Resolved completely, or to be resolved again from the start: nothing of the lane is freed before this store, so a second
+     * Resolved completely, or to be resolved again from the start: nothing of the lane is freed before the intent ends, so a second
      * recoverer finds the same.
      */
-    intent_end(lane);
+    if (resolve(heap, link, &intent)) {
+        obituary->published++;
+        intent_succeed(lane);
+    } else {
+        obituary->undone++;
+        intent_end(lane);
+    }
 }

@@ -240,7 +240,7 @@ static bool fill_slot(const struct ring *ring, struct lane *lane, uint64_t posit
     /* Already popped by another lane, or even freed: all the same. */
     atomic_compare_exchange_strong(ref->word, &in_doubt, word_make(word_generation(held), ref->epoch, WORD_HEAP, 0));
     advance(&ring->queue->tail, position);
-    intent_end(&heap->lane_table[lane->number]);
+    intent_succeed(&heap->lane_table[lane->number]);
     return true;
 }
 
@@ -287,7 +287,10 @@ static bool take_first(const struct ring *ring, struct lane *lane, uint64_t posi
     taken = take_block(ref, lane->number, full_generation(seen));
     clear_slot(ring, position, seen);
     advance(&ring->queue->head, position);
-    intent_end(&heap->lane_table[lane->number]);
+    if (taken)
+        intent_succeed(&heap->lane_table[lane->number]);
+    else
+        intent_end(&heap->lane_table[lane->number]);
     return taken;
 }
 

@@ -28,7 +28,7 @@
 #include "core/types.h"
 
 #define HEAP_MAGIC 0x70616568616cull    /* "laheap" */
-enum { HEAP_LAYOUT_VERSION = 3, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
+enum { HEAP_LAYOUT_VERSION = 4, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
 
 enum word_state { WORD_FREE = 0, WORD_HELD = 1, WORD_IN_DOUBT = 2, WORD_HEAP = 3 };
 
@@ -171,7 +171,7 @@ struct heap_process {
 
 _Static_assert(sizeof(struct heap_process) == 64, "one cache line");
 
-enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE, INTENT_QUEUE_PUSH, INTENT_QUEUE_POP, INTENT_LAST = INTENT_QUEUE_POP };
+enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE, INTENT_QUEUE_PUSH, INTENT_QUEUE_POP, INTENT_SWAP, INTENT_LAST = INTENT_SWAP };
 
 /*
  * A lane. All fields but owner are written by the lane alone, and read by whoever recovers it or helps it.
@@ -183,10 +183,18 @@ struct heap_lane {
     _Atomic(uint32_t) generation;       /* of the block when the intent began */
     _Atomic(uint64_t) sequence;         /* of intents; never goes back, also when the lane is lent to somebody else */
     _Atomic(uint64_t) link;             /* offset of the word */
-    _Atomic(uint64_t) block;            /* offset of the block */
+    _Atomic(uint64_t) block;            /* offset of the block; swap: of the old one, 0: there is none */
     _Atomic(uint64_t) record;           /* bundle: offset of its first record, else 0; queue pop: what the slot will hold */
     _Atomic(uint64_t) next_offset;      /* take: where in the block the replacement lies, or LA_NO_NEXT; queue: the slot's word with the block */
-    uint8_t unused[72];
+    /* Swap: the new block, 0: none; and the version that the root must have. */
+    _Atomic(uint64_t) other;
+    _Atomic(uint64_t) version;
+    _Atomic(uint32_t) other_generation;
+    uint32_t unused;
+    /* Numbers that the user gives to operations; 0: none. */
+    _Atomic(uint64_t) operation;        /* what is begun from now on has this number */
+    _Atomic(uint64_t) happened;         /* the last one that happened; stored before its intent ends */
+    uint8_t unused_too[32];
 };
 
 _Static_assert(sizeof(struct heap_lane) == 128, "two cache lines: neighbours do not share one");
@@ -197,8 +205,9 @@ enum root_state { ROOT_FREE = 0, ROOT_NAMING, ROOT_NAMED };
 struct heap_root {
     _Atomic(uint64_t) state;
     _Atomic(uintptr_t) value;
+    _Atomic(uint64_t) version;          /* swaps that happened; changes only while value has the mark of one */
     char name[LA_HEAP_NAME_MAX + 1];
-    uint8_t unused[48];
+    uint8_t unused[40];
 };
 
 _Static_assert(sizeof(struct heap_root) == 128, "two cache lines");

@@ -69,8 +69,12 @@ int la_heap_reset(struct la_heap *heap)
     if (la_heap_processes(heap, NULL, 0) > 1)
         return la_fail(-EBUSY, "heap %s is attached by %d processes: only the last one may reset it", heap->header->name,
                        la_heap_processes(heap, NULL, 0));
-    for (unsigned i = 0; i < LA_HEAP_MAX_ROOTS; i++)
+    for (unsigned i = 0; i < LA_HEAP_MAX_ROOTS; i++) {
+        /* First, so that nobody finds the root empty in the version that he has read. */
+        if (atomic_load(&heap->roots[i].value))
+            atomic_fetch_add(&heap->roots[i].version, 1);
         atomic_store(&heap->roots[i].value, 0);
+    }
     for (uint32_t i = 0; i < rows; i++)
         if (owner_state(atomic_load(&heap->macros[i].owner)) == OWNER_RUN)
             reset_run(heap, i, lane->number);

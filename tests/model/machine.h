@@ -25,7 +25,7 @@ enum { LANES = 3, RECOVERERS = 2, ACTORS = LANES + RECOVERERS, HANDS = 4, STORES
 enum actor_state { ACTOR_IDLE = 0, ACTOR_RUNNING, ACTOR_DONE, ACTOR_DEAD };
 
 /* What a lane of the scenario is in the middle of, for the books of scenario.c. */
-enum doing { DOING_NOTHING = 0, DOING_PUSH, DOING_TAKE, DOING_SWAP };
+enum doing { DOING_NOTHING = 0, DOING_PUSH, DOING_TAKE, DOING_SWAP, DOING_EXCHANGE };
 
 /* A store that the others do not see yet. */
 struct pending_store {
@@ -53,6 +53,7 @@ struct world {
     uint64_t outside;           /* ids of objects pushed and not taken; NO_ID has none */
     uint64_t meta[16];          /* memory of model_meta_alloc() */
     uint8_t kills, recoverer_kills;     /* that may still happen */
+    uint8_t exchanged;          /* la_root_swap() returned 0 */
     uint8_t inside;             /* 1 + the lane that has the mutex */
     uint8_t unused[5];
 };

@@ -48,6 +48,20 @@ static const struct scenario scenarios[] = {
     TWO("bundle-push", "*b", "+p", 1, KILLS("1"), .bundles = true),
     TWO("bundle-take", "*b", "tf", 0, KILLS("1"), .bundles = true),
     TWO("bundle-recoverer", "*b", "+p", 0, .mortal = "1", KILLS_RECOVERER, .bundles = true),
+    /* Roots with a version. */
+    TWO("version-version", "+v", "+v", 0, .mortal = ""),
+    TWO("version-twice", "+vv", "+v", 0, .mortal = ""),
+    TWO("version-read", "+v", "rr", 0, .mortal = ""),
+    TWO("version-out-in", "+vx", "+v", 0, .mortal = ""),
+    TWO("version-back", "+v", "xv", 1, .mortal = ""),
+    TWO("version-given-up", "+wtfp", "xvx", 1, KILLS("1"), .deep = true),
+    TWO("version-take", "+v", "tf", 1, .mortal = ""),
+    TWO("version-push", "+v", "+p", 0, .mortal = ""),
+    TWO("kill-version-version", "+vf", "+vf", 0, KILLS("12")),
+    TWO("kill-version-over", "+v", "+v", 1, KILLS("12")),
+    TWO("kill-version-out", "xf", "+v", 1, KILLS("12")),
+    TWO("kill-version-take", "+v", "tf", 1, KILLS("12")),
+    TWO("kill-recoverer-version", "+v", "+v", 0, .mortal = "1", KILLS_RECOVERER),
     /* A helper that sleeps. */
     TWO("late-helper", "tptpt", "t", 1, .mortal = ""),
     /* The mutex. */
@@ -59,12 +73,17 @@ static const struct scenario scenarios[] = {
     THREE("three-reuse", "tfhp", "t", "+p", 1, .mortal = "", .deep = true),
     THREE("three-kill-push-take", "+p", "+p", "t", 0, KILLS("123"), .deep = true),
     THREE("three-kill-take", "t", "t", "+p", 1, KILLS("123"), .deep = true),
+    THREE("three-version", "+v", "+v", "r", 0, .mortal = ""),
+    THREE("three-version-take", "+v", "+v", "t", 1, .mortal = "", .deep = true),
+    THREE("three-kill-version", "+v", "+v", "r", 0, KILLS("12"), .deep = true),
     THREE("three-mutex", "l", "l", "l", 0, KILLS("123")),
     /* Stores that become visible late. */
     TWO("late-push-push", "+p", "+p", 1, KILLS("12"), .store_buffers = true),
     TWO("late-push-take", "+p", "t", 1, KILLS("12"), .store_buffers = true),
     TWO("late-take-take", "t", "t", 2, KILLS("12"), .store_buffers = true),
     TWO("late-reuse-take", "tfhp", "t", 1, .mortal = "", .store_buffers = true),
+    TWO("late-version-version", "+v", "+v", 0, KILLS("1"), .store_buffers = true),
+    TWO("late-version-read", "+vv", "r", 0, .mortal = "", .store_buffers = true),
     TWO("late-bundle-push", "*b", "+p", 0, KILLS("1"), .bundles = true, .store_buffers = true),
 };
 

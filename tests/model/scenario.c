@@ -7,6 +7,9 @@
  * A program is a string:
  *   +  (at the start) the lane has a held block in its hands     h  la_heap_hold()          f  la_free()
  *   p  la_push() to the root    t  la_take() from the root       k  la_keep(), then la_free()
+ *   v  la_root_swap() in place of what the root points to, which is in its hands then    x  the same, and nothing in its place
+ *   w  like v, but it tries once
+ *   r  la_root_read(): the object is of the version that it was put there with
  *   s  la_publish() in place of what the root points to, which is freed when that went well
  *   *  (at the start) the lane has a bundle of a root and two more blocks                     b  la_bundle_publish() on top of the root
  *   l  la_mutex_trylock(), and if it is ours: a step inside, la_mutex_unlock()
@@ -19,6 +22,7 @@
  * At every end (all lanes done or dead, the dead recovered):
  *   M4  each block is free, or on the list once, or in the hands of one living lane; a bundle's blocks go with their root
  *   M5  what was pushed and not taken is on the list; only the one operation in which a lane was killed may have happened or not
+ *       and the root has the version of what it points to: as many as swaps have happened
  *   M6  no intent, no mark, no block in doubt is left; nothing was reported as misuse; la_heap_fsck() finds nothing
  * Over the whole graph of states:
  *   M7  nobody waits: from every state each lane alone, all others stopped, is done within a bounded number of its own steps
@@ -44,6 +48,7 @@ enum { NODE_SIZE = 8000, INNER = 2, FIRST_SLOT = 200, CHAIN_LIMIT = 16, SOLO_LIM
 struct node {
     la_link next;
     uint64_t id;
+    uint64_t version;       /* of the root when the node was put there by la_root_swap(); 0: it was not */
     struct node *inner[INNER];
 };
 
@@ -178,6 +183,13 @@ static void book_pushed(int actor)
     me(actor)->doing = DOING_NOTHING;
 }
 
+static void book_unpushed(int actor, struct node *node)
+{
+    world.outside &= ~(1ull << node->id);
+    node->version = 0;
+    book_pushed(actor);
+}
+
 static void book_taken(int actor, const struct node *node)
 {
     if (node->id >= IDS || !(world.outside >> node->id & 1))
@@ -197,6 +209,7 @@ static void do_hold(int actor)
         return;
     }
     node->inner[0] = node->inner[1] = NULL;
+    node->version = 0;
     put_in_hand(actor, node);
 }
 
@@ -208,6 +221,7 @@ static void do_push(int actor)
     if (!node)
         return;
     me(actor)->doing = DOING_PUSH;
+    node->version = 0;
     book_pushing(actor, node);
     r = la_push(heap, root, node, offsetof(struct node, next));
     if (r < 0)
@@ -279,6 +293,67 @@ static void do_swap(int actor)
     book_pushed(actor);
 }
 
+/* Of the same instant, as no step of another lane comes between the last look of la_root_read() and ours. */
+static struct node *read_root(int actor, uint64_t *version)
+{
+    void *value;
+    struct node *node;
+
+    if (la_root_read(heap, root, &value, version) < 0)
+        violate("%s: la_root_read(): %s", actor_name(actor), la_last_error());
+    node = value;
+    if (node && node->version && node->version != *version)
+        violate("%s read version %" PRIu64 " of the root with the object of version %" PRIu64 " (M5)", actor_name(actor), *version, node->version);
+    return node;
+}
+
+static void do_read(int actor)
+{
+    uint64_t version;
+
+    read_root(actor, &version);
+}
+
+/* @node NULL: nothing comes in the place of what is there. */
+static void exchange(int actor, struct node *node, bool once)
+{
+    uint64_t version;
+    void *old = NULL;
+    int r;
+
+    me(actor)->doing = DOING_EXCHANGE;
+    if (node) {
+        node->next = NULL;
+        book_pushing(actor, node);
+    }
+    do {
+        read_root(actor, &version);
+        if (node)
+            node->version = version + 1;
+        r = la_root_swap(heap, root, version, node, &old);
+    } while (r == -EAGAIN && !once);
+    if (r == -EAGAIN) {
+        book_unpushed(actor, node);
+        return;
+    }
+    if (r < 0)
+        violate("%s: la_root_swap() returned %d: %s", actor_name(actor), r, la_last_error());
+    if (node)
+        drop_from_hand(actor);
+    if (old) {
+        book_taken(actor, old);
+        put_in_hand(actor, old);
+    }
+    world.exchanged += old || node;
+    book_pushed(actor);
+}
+
+static void do_exchange(int actor, bool once)
+{
+    if (top(actor))
+        exchange(actor, top(actor), once);
+}
+
 static void do_bundle(int actor)
 {
     struct node *node = top(actor);
@@ -328,6 +403,10 @@ static void run_letter(int actor, char letter)
     case 'k': do_keep(actor); break;
     case 's': do_swap(actor); break;
     case 'b': do_bundle(actor); break;
+    case 'v': do_exchange(actor, false); break;
+    case 'w': do_exchange(actor, true); break;
+    case 'x': exchange(actor, NULL, false); break;
+    case 'r': do_read(actor); break;
     case 'l': do_lock(actor); break;
     default: break;     /* + and * were done at the start */
     }
@@ -465,6 +544,14 @@ static unsigned mark_lane(uintptr_t value)
     return value >> 51 & (HEAP_LANES - 1);
 }
 
+/* The mark of a swap that finds nothing to be replaced. */
+static bool is_mark_of_nothing(uintptr_t value)
+{
+    const struct heap_lane *lane = &heap->lane_table[mark_lane(value)];
+
+    return value & MARK && atomic_load(&lane->op) == INTENT_SWAP && atomic_load(&lane->block) == 0;
+}
+
 /* Where a link leads, whose lane has marked it (0: nobody). */
 static const struct watched *follow(uintptr_t value, unsigned *lane)
 {
@@ -493,6 +580,8 @@ static void check_state(void)
         unsigned lane;
         const struct watched *w = follow(value, &lane);
 
+        if (is_mark_of_nothing(value))
+            return;
         if (!w) {
             violate("%s points to %#" PRIxPTR ", which is no block (M2)", from, value);
             return;
@@ -590,7 +679,7 @@ static void check_ids(uint64_t listed)
             continue;
         if (a->id < IDS)
             maybe |= 1ull << a->id;
-        if (a->doing == DOING_TAKE || a->doing == DOING_SWAP)
+        if (a->doing == DOING_TAKE || a->doing == DOING_SWAP || a->doing == DOING_EXCHANGE)
             allowed++;
     }
     if (listed & ~world.outside)
@@ -598,6 +687,18 @@ static void check_ids(uint64_t listed)
     lost = (unsigned)__builtin_popcountll(world.outside & ~listed & ~maybe);
     if (lost > allowed)
         violate("objects %#" PRIx64 " were pushed and not taken, but are not on the list (M5)", world.outside & ~listed & ~maybe);
+}
+
+static void check_version(void)
+{
+    unsigned maybe = 0;
+    uint64_t version;
+
+    read_root(0, &version);
+    for (int i = 0; i < LANES; i++)
+        maybe += me(i)->state == ACTOR_DEAD && me(i)->doing == DOING_EXCHANGE;
+    if (version < world.exchanged || version > world.exchanged + maybe)
+        violate("the root has version %" PRIu64 " after %u swaps (M5)", version, world.exchanged);
 }
 
 static void print_finding(void *user, const char *line)
@@ -632,6 +733,7 @@ static void check_end(void)
         return;
     check_ids(count.ids);
     check_intents();
+    check_version();
     if (la_heap_fsck(heap, print_finding, NULL, NULL) != 0)
         violate("la_heap_fsck() failed (M6)");
     if (atomic_load(&heap->header->quarantined))
@@ -650,6 +752,8 @@ static bool name_lane_field(const char *at, char *text, size_t size)
         { offsetof(struct heap_lane, sequence), "sequence" }, { offsetof(struct heap_lane, link), "link" },
         { offsetof(struct heap_lane, block), "block" }, { offsetof(struct heap_lane, record), "record" },
         { offsetof(struct heap_lane, next_offset), "next_offset" }, { offsetof(struct heap_lane, generation), "generation" },
+        { offsetof(struct heap_lane, other), "other" }, { offsetof(struct heap_lane, version), "version" },
+        { offsetof(struct heap_lane, other_generation), "other_generation" }, { offsetof(struct heap_lane, happened), "happened" },
     };
 
     for (unsigned l = 0; l < scene->lanes; l++)

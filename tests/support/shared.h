@@ -70,8 +70,8 @@ static inline void shared_kill_after(struct shared *s, void (*work)(struct la_he
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* The same, but it ends in peace with what @work returns. */
-static inline int shared_run(struct shared *s, int (*work)(struct la_heap *heap))
+/* The same, but it ends in peace with what @work returns; attached with @flags. */
+static inline int shared_run_with(struct shared *s, unsigned flags, int (*work)(struct la_heap *heap))
 {
     pid_t pid = fork();
     int status;
@@ -80,13 +80,18 @@ static inline int shared_run(struct shared *s, int (*work)(struct la_heap *heap)
     if (pid == 0) {
         struct la_heap *heap;
 
-        if (la_heap_attach(s->name, 0, &heap) < 0)
+        if (la_heap_attach(s->name, flags, &heap) < 0)
             _exit(99);
         _exit(work(heap));
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
+}
+
+static inline int shared_run(struct shared *s, int (*work)(struct la_heap *heap))
+{
+    return shared_run_with(s, 0, work);
 }
 
 static inline struct la_fsck shared_count(struct shared *s)

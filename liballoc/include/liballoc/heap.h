@@ -196,6 +196,32 @@ LA_API int la_heap_root(struct la_heap *heap, const char *name, la_link **ret);
 LA_API int la_heap_root_at(struct la_heap *heap, unsigned index, const char **name, la_link **ret);
 
 /*
+ * Roots with a version: read what a root points to, make the next one of it, put it there if nobody was faster. The version is the number of
+ * swaps that happened; la_publish(), la_take() and la_push() on the same root are safe, but do not count.
+ */
+
+/**
+ * la_root_read() - what a root points to, and its version, of the same instant
+ * @root: from la_heap_root(); also in a heap attached for reading only
+ *
+ * Return: 0, -EINVAL (@root is none).
+ */
+LA_API int la_root_read(struct la_heap *heap, la_link *root, void **value, uint64_t *version);
+
+/**
+ * la_root_swap() - let @root point to @block, if its version is @version now; the version is @version + 1 then
+ * @block: a block that the calling thread holds, or NULL; from the instant of the swap the heap's
+ * @old:   set to what @root pointed to, held by the calling thread now: free it when no reader can look at it any more. NULL if there was
+ *         nothing. Of an object of several blocks only this one is held, the others are the heap's
+ *
+ * All or nothing, at whatever instruction the process is killed: then either @block is freed by recovery, or it is there, and the old one is freed.
+ *
+ * Return: 0; -EAGAIN (@root has another version, @block is still held); -EINVAL (@root is none, @block is not held by this thread, or what @root
+ * holds is no block of the heap that could be held); -EROFS. Without an old and a new block nothing happens, and nothing is counted.
+ */
+LA_API int la_root_swap(struct la_heap *heap, la_link *root, uint64_t version, void *block, void **old);
+
+/*
  * Publish and take: hand a block over through any pointer-sized word of the heap, so that a death at any
  * instruction leaves it either reachable or free.
  */
@@ -240,6 +266,9 @@ LA_API LA_MALLOC_LIKE void *la_bundle_alloc(struct la_bundle *bundle, size_t siz
 /** la_bundle_publish() - la_publish() of @root, which makes every block of the bundle outlive the process; ends the
  *  bundle when it returns 0, leaves it open on -EAGAIN */
 LA_API int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, void *root);
+/** la_bundle_swap() - la_root_swap() of @block, which makes every block of the bundle outlive the process; ends the bundle when it returns 0,
+ *  leaves it open otherwise */
+LA_API int la_bundle_swap(struct la_bundle *bundle, la_link *root, uint64_t version, void *block, void **old);
 /** la_bundle_abort() - free every block of the bundle and end it */
 LA_API void la_bundle_abort(struct la_bundle *bundle);
 

@@ -178,6 +178,86 @@ static void take_and_free(struct actor *a)
     la_free(la_take(a->heap, (la_link *)a->stage->note[0], NEXT));
 }
 
+/* ---- roots with a version ---- */
+
+/* An object that knows in which version of the root it is to be. */
+static void *of_version(struct actor *a, uint32_t version)
+{
+    struct object *object = stage_fill(a, hold(a, 200), 200, LINKED);
+
+    object->number = version;
+    return object;
+}
+
+static void swap_in(struct actor *a, void *block)
+{
+    la_link *root = (la_link *)a->stage->note[0];
+    uint64_t version;
+    void *value, *old;
+
+    if (la_root_read(a->heap, root, &value, &version) < 0 || la_root_swap(a->heap, root, version, block, &old) != 0)
+        stage_fail("swap");
+    la_free(old);
+}
+
+/* Version 2; note[1] is held, for version 3. */
+static void swap_ground(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    for (uint32_t version = 1; version <= 2; version++)
+        swap_in(a, of_version(a, version));
+    a->stage->note[1] = (uintptr_t)of_version(a, 3);
+}
+
+static void swap_first_ground(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[0] = (uintptr_t)stage_root(a, "root");
+    a->stage->note[1] = (uintptr_t)of_version(a, 1);
+}
+
+static void swap_noted(struct actor *a)
+{
+    uint64_t version;
+    void *value, *old;
+
+    if (la_root_read(a->heap, (la_link *)a->stage->note[0], &value, &version) < 0 ||
+        la_root_swap(a->heap, (la_link *)a->stage->note[0], version, (void *)a->stage->note[1], &old) != 0)
+        stage_fail("swap");
+}
+
+static void swap_and_free(struct actor *a) { swap_in(a, (void *)a->stage->note[1]); }
+static void swap_out(struct actor *a) { swap_in(a, NULL); }
+
+static void survivor_swaps(struct actor *a)
+{
+    la_link *root = (la_link *)a->stage->note[0];
+    struct object *object = of_version(a, 0);
+    uint64_t version;
+    void *value, *old;
+    int r;
+
+    do {
+        la_root_read(a->heap, root, &value, &version);
+        object->number = (uint32_t)version + 1;
+        r = la_root_swap(a->heap, root, version, object, &old);
+    } while (r == -EAGAIN);
+    if (r < 0)
+        a->wrong = "a survivor's swap fails";
+    la_free(old);
+}
+
+/* What the root points to is of its version, or there is nothing. */
+static void version_fits(struct actor *a)
+{
+    struct object *object;
+    uint64_t version;
+
+    if (la_root_read(a->heap, (la_link *)a->stage->note[0], (void **)&object, &version) < 0 || (object && object->number != version))
+        a->wrong = "the object is of another version than its root";
+}
+
 /* ---- pages and macro blocks ---- */
 
 enum { PAGE_OF_20000 = 30 };        /* more than a page of that class has */
@@ -522,6 +602,27 @@ static void survivor_holds_bundle(struct actor *a)
         stage_change(a, part, LIVE);
 }
 
+static void swap_bundle_ground(struct actor *a)
+{
+    struct la_bundle *bundle;
+
+    swap_ground(a);
+    la_free((void *)a->stage->note[1]);
+    stage_forget(a, (void *)a->stage->note[1]);
+    build_bundle(a, &bundle, 4);
+    ((struct object *)a->stage->note[1])->number = 3;
+    /* What it replaces goes. */
+    atomic_store(&((struct object *)a->stage->note[1])->next, NULL);
+}
+
+static void swap_bundle(struct actor *a)
+{
+    void *old;
+
+    if (la_bundle_swap((struct la_bundle *)a->stage->note[2], (la_link *)a->stage->note[0], 2, (void *)a->stage->note[1], &old) != 0)
+        stage_fail("swap of a bundle");
+}
+
 static void bundle_over_ground(struct actor *a)
 {
     struct la_bundle *bundle;
@@ -564,6 +665,48 @@ static void dies_publishing_a_bundle(struct actor *a)
     bundle_of_4(a);
     stage_die_when(a, link_is_set, (void *)a->stage->note[0]);
     end_bundle(a);
+}
+
+static void dies_swapping(struct actor *a)
+{
+    swap_ground(a);
+    stage_die_when(a, link_is_marked, (void *)a->stage->note[0]);
+    swap_noted(a);
+}
+
+/* Its block is there, its version is counted, its mark is on the root. */
+static bool version_is_counted(void *version)
+{
+    return atomic_load_explicit((_Atomic(uint64_t) *)version, memory_order_relaxed) == 1;
+}
+
+static void dies_swapping_late(struct actor *a)
+{
+    swap_first_ground(a);
+    stage_die_when(a, version_is_counted, &container_of((_Atomic(uintptr_t) *)a->stage->note[0], struct heap_root, value)->version);
+    swap_noted(a);
+}
+
+static void swap_after_the_dead(struct actor *a)
+{
+    struct object *object = (struct object *)a->stage->note[2];
+    la_link *root = (la_link *)a->stage->note[0];
+    uint64_t version;
+    void *value, *old;
+
+    if (la_root_read(a->heap, root, &value, &version) < 0 || la_root_swap(a->heap, root, version, object, &old) != -EAGAIN ||
+        la_root_swap(a->heap, root, version + 1, object, &old) != 0)
+        stage_fail("swap after the dead");
+}
+
+static void hold_for_swap(struct actor *a)
+{
+    uint64_t version;
+    void *value;
+
+    if (la_root_read(a->heap, (la_link *)a->stage->note[0], &value, &version) < 0)
+        stage_fail("read");
+    a->stage->note[2] = (uintptr_t)of_version(a, (uint32_t)version + 2);
 }
 
 static void hold_another(struct actor *a)
@@ -1030,6 +1173,12 @@ const struct scenario scenarios[] = {
     { "take-run", 0, RUN_HEAP, .prepare = take_run_ground, .act = take_and_free, .survive = survivor_takes },
     { "take-free", 0, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
 
+    { "swap", RECOVER_TRACED | COMPARED, .prepare = swap_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-first", RECOVER_TRACED, .prepare = swap_first_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-free", 0, .prepare = swap_ground, .act = swap_and_free, .survive = survivor_takes, .audit = version_fits },
+    { "swap-out", RECOVER_TRACED, .prepare = swap_ground, .act = swap_out, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-bundle", RECOVER_TRACED, .prepare = swap_bundle_ground, .act = swap_bundle, .survive = survivor_holds_bundle, .audit = version_fits },
+
     { "bundle", 0, .prepare = take_ground, .act = whole_bundle, .survive = survivor_pushes },
     { "bundle-publish", RECOVER_TRACED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_holds_bundle },
     { "bundle-publish-70", 0, .prepare = bundle_of_70, .act = end_bundle, .survive = survivor_takes_bundle },
@@ -1045,6 +1194,15 @@ const struct scenario scenarios[] = {
     { "dead-bundle-push", KEEPS_DEAD, 0, { dies_publishing_a_bundle }, true, .prepare = hold_another, .act = push_noted,
       .survive = survivor_pushes },
 
+    { "dead-swapper-swap", KEEPS_DEAD, 0, { dies_swapping }, true, .prepare = hold_for_swap, .act = swap_after_the_dead,
+      .survive = survivor_swaps, .audit = version_fits },
+    { "dead-swapper-late", KEEPS_DEAD, 0, { dies_swapping_late }, true, .prepare = hold_for_swap, .act = swap_after_the_dead,
+      .survive = survivor_swaps, .audit = version_fits },
+    { "dead-swapper-take", KEEPS_DEAD, 0, { dies_swapping }, true, .act = take_noted, .survive = survivor_takes, .audit = version_fits },
+
+    { "recover-swapper", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_swapping }, true, .act = recover, .survive = survivor_swaps,
+      .audit = version_fits },
+    { "recover-swapper-late", KEEPS_DEAD | SAME_AFTER, 0, { dies_swapping_late }, true, .act = recover, .survive = survivor_swaps, .audit = version_fits },
     { "recover-taker", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_taking }, true, .act = recover, .survive = survivor_takes },
     { "recover-publisher", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_publishing }, true, .act = recover, .survive = survivor_pushes },
     { "recover-bundle", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, 0, { dies_publishing_a_bundle }, true, .act = recover,
