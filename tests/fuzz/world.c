@@ -218,16 +218,24 @@ static void remove_registry(void)
     unlink(registry);
 }
 
-void world_prepare(void)
+/* Of our own, unless `run` has chosen one. */
+static void choose_registry(void)
 {
     int fd;
 
+    if (getenv("LIBALLOC_VSPACE_REGISTRY"))
+        return;
     strcpy(registry, "/dev/shm/liballoc-fuzz-XXXXXX");
     fd = mkstemp(registry);
     REQUIRE(fd >= 0);
     close_fd(&fd);
     atexit(remove_registry);
     setenv("LIBALLOC_VSPACE_REGISTRY", registry, 1);
+}
+
+void world_prepare(void)
+{
+    choose_registry();
     unsetenv("NOTIFY_SOCKET");
     syscall(SYS_setgroups, 0, NULL);
     log_open(LOG_ERROR, false);
