@@ -325,6 +325,16 @@ int registry_adopt(struct registry *registry, uint64_t id, int fd, struct segmen
 
 /* ---- restoring ---- */
 
+/* The books were written by a daemon, but not by this one, and memory can break: nothing in them may break us. */
+static int check_record(struct registry *registry, const struct state_record *record)
+{
+    if (!memchr(record->name, '\0', sizeof(record->name)) || record->serial == UINT64_MAX)
+        return la_fail(-EINVAL, "its record is not one of ours");
+    if (!record->removed && find(registry, record->name))
+        return la_fail(-EEXIST, "there is another record with its name");
+    return 0;
+}
+
 static int restore_file(struct segment *segment, const struct state_record *record, struct named_fds *inherited)
 {
     char name[NAMED_FD_NAME_MAX + 1];
@@ -339,20 +349,23 @@ static int restore_file(struct segment *segment, const struct state_record *reco
 
 static int restore(struct registry *registry, const struct state_record *record, struct named_fds *inherited)
 {
-    struct segment *segment = new_segment(registry, record->name);
+    struct segment *segment = new_segment(registry, "");
     int r;
 
     if (!segment)
         return -ENOMEM;
-    r = restore_file(segment, record, inherited);
+    r = check_record(registry, record);
+    if (r == 0)
+        r = restore_file(segment, record, inherited);
     if (r == 0)
         r = quota_count_heap(registry->quota, record->owner, record->size);
     if (r < 0) {
-        log_write(LOG_ERROR, "heap %s is lost: %s", segment->name, la_last_error());
+        log_write(LOG_ERROR, "heap %.*s is lost: %s", LA_HEAP_NAME_MAX, record->name, la_last_error());
         memfile_close(&segment->file, false);
         free(segment);
         return r;
     }
+    memcpy(segment->name, record->name, sizeof(segment->name));
     segment->serial = record->serial;
     segment->id = record->id;
     segment->key = record->key;
@@ -396,6 +409,9 @@ int registry_restore(struct registry *registry, struct named_fds *inherited)
 
     for (uint64_t serial = 0; (record = next_record(registry->state, serial));) {
         serial = record->serial;
+        /* Of two with one number the first counts (state.h, I2). */
+        if (registry_find_id(registry, record->id))
+            continue;
         if (restore(registry, record, inherited) < 0)
             state_drop(registry->state, STATE_HEAP, record->id);
     }

@@ -275,6 +275,50 @@ static void file_and_record_without_each_other_are_forgotten(void **unused)
     state_close(&state);
 }
 
+/* What the books say of one heap is put in place of its record. */
+static int restore_with(const struct state_record *wrong)
+{
+    struct named_fds files = { 0 };
+    struct state state;
+    int n;
+
+    assert_int_equal(state_open(&state, -1), 0);
+    registry.state = &state;
+    make("a");
+    make("b");
+    become_the_next_daemon(&state, &files);
+    if (wrong) {
+        struct state_record record = *state_next(&state, STATE_HEAP, NULL);
+
+        memcpy(record.name, wrong->name, sizeof(record.name));
+        record.serial = wrong->serial;
+        assert_int_equal(state_put(&state, &record), 0);
+    }
+    registry.max = MAX_SEGMENTS;
+    n = registry_restore(&registry, &files);
+    assert_true(registry_is_valid(&registry));
+    assert_int_equal(files.count, 0);
+    named_fds_close(&files);
+    registry_deinit(&registry, false);
+    state_close(&state);
+    registry_init(&registry, &quota, MAX_SEGMENTS);
+    return n;
+}
+
+static void records_that_no_daemon_writes_are_left_out(void **unused)
+{
+    struct state_record wrong = { .serial = 1, .name = "b" };
+
+    (void)unused;
+    assert_int_equal(restore_with(NULL), 2);
+    assert_int_equal(restore_with(&wrong), 1);          /* two of one name */
+    memset(wrong.name, 'n', sizeof(wrong.name));        /* no end */
+    assert_int_equal(restore_with(&wrong), 1);
+    strcpy(wrong.name, "a");
+    wrong.serial = UINT64_MAX;                          /* none could follow */
+    assert_int_equal(restore_with(&wrong), 1);
+}
+
 #define with_registry(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -290,6 +334,7 @@ int main(void)
         with_registry(peer_that_left_nothing_settles_at_once),
         with_registry(next_daemon_has_the_same_heaps),
         with_registry(file_and_record_without_each_other_are_forgotten),
+        with_registry(records_that_no_daemon_writes_are_left_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
