@@ -42,7 +42,7 @@ LA_API int seg_verbs_available(void);
  * seg_registrar_verbs() - register extents in a protection domain, by ibv_reg_mr()
  * @domain: the caller's; outlives the supplies that use the registrar. For several, make a registrar each
  * @access: OR of enum seg_verbs_access; 0: the device reads for us
- * @max_size: bytes that one key covers at most: larger extents are not made; 0: any
+ * @max_size: bytes that one key covers at most: larger extents are not made, and blocks above it fail; 0: any. For chains at least 5 MiB
  *
  * Return: 0, -EINVAL (no domain, unknown or impossible @access, @max_size below a page), -ENODEV (no libibverbs.so.1), -ENOMEM
  */
