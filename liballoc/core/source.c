@@ -796,7 +796,7 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
         return la_fail(-ENOMEM, "no memory for a source");
     }
     *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .ops = copy, .self = self,
-                                  .orphan = orphan, .next_segment = SMALLEST_SEGMENT };
+                                  .orphan = orphan, .next_segment = SMALLEST_SEGMENT, .forks = la_forks };
     *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
     orphan->bins = orphan->fast;
     *ret = source;

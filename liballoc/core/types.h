@@ -260,6 +260,7 @@ struct la_source {
     _Atomic(bool) replaced;                     /* the default source grows by a user's operations */
     bool fixed;                                 /* a user buffer: one segment, never grows */
     bool forking;                               /* its lock is held for fork() */
+    uint32_t forks;                             /* la_forks when it was made */
     struct la_chain *dead;                      /* ended chains whose queue may still receive blocks */
     _Atomic(uint32_t) dead_hint;                /* a dead chain's or the orphan's queue is not empty */
     struct la_chain *orphan;                    /* owner of what is on abandoned */
@@ -272,6 +273,15 @@ extern HIDDEN __thread struct slow_path *la_tls_slow;       /* the slow path tha
 static inline const void *thread_self(void)
 {
     return &la_tls_slow;
+}
+
+/* How many forks lie between this process and the first of its kind; changes in children only, before they have threads. */
+extern HIDDEN uint32_t la_forks;
+
+/* Its memory stayed with the parent: descriptors are there, blocks and what is written in them are not. */
+static inline bool source_is_lost(const struct la_source *source)
+{
+    return source && unlikely(source->ops.flags & LA_SOURCE_NOT_INHERITED) && source->forks != la_forks;
 }
 
 /* The processor must not touch its blocks: what the engine has to say of them is in their shadow. */
