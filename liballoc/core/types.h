@@ -114,7 +114,7 @@ struct la_page {
     uint32_t used;              /* see E1 */
     uint32_t capacity;          /* blocks that fit */
     uint32_t bump;              /* blocks handed out at least once; the ones above were never touched */
-    struct la_page *next, *prev;    /* on chain->avail[], or the list of huge blocks */
+    struct la_page *next, *prev;    /* on chain->avail[], or the list of huge blocks; LARGE: its shadow, if it has one */
     uint16_t slices;            /* length of the page */
     uint16_t listed;            /* on a list */
     size_t mapping_size;
