@@ -68,6 +68,9 @@ extern HIDDEN const struct seg_backend seg_anon_backend, seg_memfd_backend, seg_
  */
 int seg_miss(struct seg_segment *s, const struct seg_request *request, unsigned capability, const char *format, ...) PRINTF_LIKE(4, 5);
 
+/* "shared, huge pages": of OR of enum seg_capability. */
+void seg_capability_names(unsigned capabilities, char *text, size_t size);
+
 static inline bool seg_wants(const struct seg_request *request, unsigned capability)
 {
     return (request->required | request->preferred) & capability;

@@ -14,6 +14,8 @@
 
 enum { REGISTERED_MAX = 16, NAME_MAX_LENGTH = 31 };
 
+static const struct seg_source_ops *const driver_sources[] = { &cuda_host_source, &cuda_device_source };
+
 static _Atomic(const struct seg_source_ops *) registered[REGISTERED_MAX];
 
 int seg_fail(int code, const char *format, ...)
@@ -32,8 +34,9 @@ static const struct seg_source_ops *find(const char *name, size_t length)
     for (size_t i = 0; i < kind_source_count; i++)
         if (strlen(kind_sources[i].name) == length && memcmp(kind_sources[i].name, name, length) == 0)
             return &kind_sources[i];
-    if (strlen(cuda_host_source.name) == length && memcmp(cuda_host_source.name, name, length) == 0)
-        return &cuda_host_source;
+    for (size_t i = 0; i < ARRAY_SIZE(driver_sources); i++)
+        if (strlen(driver_sources[i]->name) == length && memcmp(driver_sources[i]->name, name, length) == 0)
+            return driver_sources[i];
     for (size_t i = 0; i < REGISTERED_MAX; i++) {
         /* Acquire: pairs with the release in seg_source_register(). */
         const struct seg_source_ops *ops = atomic_load_explicit(&registered[i], memory_order_acquire);
@@ -97,7 +100,7 @@ static int read_entry(const char *text, size_t length, struct list_entry *entry)
 
     entry->ops = find(text, name);
     if (!entry->ops)
-        return la_fail(-EINVAL, "source \"%.*s\" is unknown: anon, thp, hugetlb:2M, hugetlb:1G, memfd, shm:NAME, file:PATH, cuda-host, or one that "
+        return la_fail(-EINVAL, "source \"%.*s\" is unknown: anon, thp, hugetlb:2M, hugetlb:1G, memfd, shm:NAME, file:PATH, cuda-host, cuda-device, or one that "
                        "seg_source_register() knows", (int)MIN(name, (size_t)40), text);
     if (argument >= sizeof(entry->text))
         return la_fail(-E2BIG, "source \"%.*s\": more than %zu bytes behind the colon", (int)name, text, sizeof(entry->text) - 1);

@@ -28,6 +28,6 @@ int source_check_ops(const struct seg_source_ops *ops);
 
 extern HIDDEN const struct seg_source_ops kind_sources[];
 extern HIDDEN const size_t kind_source_count;
-extern HIDDEN const struct seg_source_ops cuda_host_source;
+extern HIDDEN const struct seg_source_ops cuda_host_source, cuda_device_source;
 
 #endif

@@ -40,6 +40,8 @@ int seg_supply_make_default(struct seg_supply *s)
     struct la_source_ops ops = { .struct_size = sizeof(ops), .name = s->name, .acquire = acquire, .purge = purge };
     int r;
 
+    if (s->device_only || !s->inherited)
+        return la_fail(-ENOTSUP, "supply %s gives memory that the processor must not touch, or that children of fork() do not have: not malloc's", s->name);
     for (unsigned i = 0; i < s->source_count; i++)
         if (s->sources[i].ops.can & SEG_SHARED)
             return la_fail(-ENOTSUP, "%s gives shared memory: after fork() parent and child would write to the same blocks",

@@ -6,7 +6,8 @@
  *     2 a source gives             -ENOMEM, -ENOSPC ...    release
  *     3 the gift is checked        -EPROTO                 release
  *     4 entered in the map         -EEXIST, -ENOMEM        map_leave(): nobody has seen it
- *     5 registrars attach          theirs                  detach, last first
+ *     5 kept from children         -errno                  kept no more
+ *       registrars attach          theirs                  detach, last first
  *     6 subscribers are told       theirs                  SEG_GONE to those who were told
  *     7 shown to lookups           never
  *
@@ -23,7 +24,9 @@
 
 #include "base/error.h"
 #include "base/fmt.h"
+#include "os/inherit.h"
 #include "os/os.h"
+#include "segments/backend.h"
 #include "segments/budget.h"
 #include "segments/supply_state.h"
 
@@ -93,8 +96,12 @@ static int ask_source(struct seg_supply *s, unsigned i, const struct seg_ask *as
     unsigned failures = error_count();
     int r;
 
-    if (ask->required & ~source->ops.can)
-        return la_fail(-ENOTSUP, "cannot have capabilities %#x that are required", ask->required & ~source->ops.can);
+    if (ask->required & ~source->ops.can) {
+        char names[128];
+
+        seg_capability_names(ask->required & ~source->ops.can, names, sizeof(names));
+        return la_fail(-ENOTSUP, "cannot have what is required: %s", names);
+    }
     *extent = (struct seg_extent){ .struct_size = sizeof(*extent), .fd = -1, .node = -1 };
     r = source->ops.acquire(source->self, ask, extent);
     if (r > 0)
@@ -120,15 +127,33 @@ static int check_extent(const struct seg_supply *s, const struct seg_ask *ask, c
         return la_fail(-EPROTO, "gave %p + %zu, not whole pages of %zu bytes", e->base, e->size, e->page_size);
     if (e->size > align_up(ask->wanted_size, e->page_size))
         return la_fail(-EPROTO, "gave %zu bytes where at most %zu were asked for", e->size, ask->wanted_size);
+    if (e->capabilities & SEG_DEVICE_ONLY && !s->device_only)
+        return la_fail(-EPROTO, "gave memory of a device, which its .can does not say: it would be touched");
     if (ask->required & ~e->capabilities)
         return la_fail(-EPROTO, "gave memory without the capabilities %#x that were required", ask->required & ~e->capabilities);
+    if (e->capabilities & SEG_DEVICE_ONLY)
+        return 0;
     /* Is all of it mapped? MS_ASYNC does nothing else, at the cost of a look at the mappings. */
     if (msync((void *)align_down(base, page), align_up(base + e->size, page) - align_down(base, page), MS_ASYNC) < 0)
         return la_fail(-EPROTO, "gave %p + %zu, which is not all mapped (errno %d)", e->base, e->size, errno);
     return 0;
 }
 
-/* ---- 5: registrars ---- */
+/* ---- 5: children, registrars ---- */
+
+/* Private pages under a device: fork() would make them copy-on-write. Others are not copied in any case. */
+static bool is_kept_from_children(const struct seg_supply *s, const struct seg_extent *e)
+{
+    return !s->inherited && !(e->capabilities & (SEG_SHARED | SEG_DEVICE_ONLY));
+}
+
+static int keep_from_children(const struct seg_supply *s, const struct seg_extent *e)
+{
+    int r = is_kept_from_children(s, e) ? inherit_forbid(e->base, e->size) : 0;
+
+    return r == 0 ? 0 : la_fail(r, "supply %s: %zu bytes cannot be kept from children of fork() (MADV_DONTFORK, errno %d); SEG_SUPPLY_INHERITED does "
+                                   "without", s->name, e->size, -r);
+}
 
 static int detach_one(struct seg_supply *s, struct map_record *record, struct seg_key *keys)
 {
@@ -225,6 +250,9 @@ static int let_go(struct seg_supply *s, struct map_record *record)
 {
     int r = detach_all(s, record, record->keys);
 
+    /* Whoever has the memory next may want it to be inherited. */
+    if (r == 0 && is_kept_from_children(s, &record->extent))
+        inherit_allow(record->extent.base, record->extent.size);
     if (r == 0)
         r = release_extent(s, record);
     if (r != 0)
@@ -251,8 +279,10 @@ static int join(struct seg_supply *s, struct map_record *record)
 {
     struct seg_key *keys = record->keys;
     struct map_answer answer;
-    int r = attach_all(s, record, keys);
+    int r = keep_from_children(s, &record->extent);
 
+    if (r == 0)
+        r = attach_all(s, record, keys);
     if (r == 0)
         r = tell_grown(s, record, keys);
     if (r < 0)
@@ -382,6 +412,14 @@ int supply_shrink(struct seg_supply *s, struct map_record *record)
     if (r < 0)
         quarantine(s, record);
     return r;
+}
+
+void supply_forget(struct seg_supply *s)
+{
+    for (struct map_record *record = s->records; record; record = record->next)
+        map_hide(record);
+    s->records = NULL;
+    s->bytes = s->segments = s->quarantined = 0;
 }
 
 void supply_retry(struct seg_supply *s)

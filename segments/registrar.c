@@ -14,7 +14,7 @@ int seg_registrar_create(const struct seg_registrar_ops *ops, void *self, struct
         return la_fail(-EINVAL, "set struct_size of the operations to sizeof(struct seg_registrar_ops)");
     if (!ops->name || !ops->attach || !ops->detach)
         return la_fail(-EINVAL, "a registrar needs a name, attach and detach");
-    if (ops->flags & ~(unsigned)(SEG_REGISTRAR_LOCKS | SEG_REGISTRAR_PINS | SEG_REGISTRAR_HOLDS))
+    if (ops->flags & ~(unsigned)(SEG_REGISTRAR_LOCKS | SEG_REGISTRAR_PINS | SEG_REGISTRAR_HOLDS | SEG_REGISTRAR_DEVICE))
         return la_fail(-EINVAL, "registrar %s: flags %#x are unknown", ops->name, ops->flags);
     registrar = os_map(os_page_size());
     if (!registrar)

@@ -22,4 +22,10 @@ static inline bool registrar_pins(const struct seg_registrar *registrar)
     return registrar->ops.flags & (SEG_REGISTRAR_LOCKS | SEG_REGISTRAR_PINS | SEG_REGISTRAR_HOLDS);
 }
 
+/* A device reads and writes them there: a page that fork() makes copy-on-write would be another one for the processor. */
+static inline bool registrar_is_of_device(const struct seg_registrar *registrar)
+{
+    return registrar->ops.flags & (SEG_REGISTRAR_PINS | SEG_REGISTRAR_HOLDS);
+}
+
 #endif

@@ -14,12 +14,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <segments/find.h>
+
 #include "base/error.h"
 #include "base/fmt.h"
 #include "os/os.h"
 #include "os/vspace.h"
 #include "segments/backend.h"
 #include "segments/numa.h"
+#include "segments/registrar_state.h"
 
 enum { IDLE, BUSY };
 
@@ -35,6 +38,7 @@ static const struct {
     { SEG_HUGE, "huge pages" }, { SEG_THP, "transparent huge pages" },
     { SEG_PURGE, "purge" },     { SEG_FIXED_ADDRESS, "fixed address" },
     { SEG_PLACED, "NUMA placement" }, { SEG_DAX, "DAX" },     { SEG_PINNED, "pinned" },
+    { SEG_DEVICE_ONLY, "device only" },
 };
 
 /* ---- misses ---- */
@@ -55,6 +59,16 @@ int seg_miss(struct seg_segment *s, const struct seg_request *request, unsigned 
     s->missed |= capability;
     la_format(s->reason + length, sizeof(s->reason) - length, "%s%s", length ? "; " : "", text);
     return 0;
+}
+
+void seg_capability_names(unsigned capabilities, char *text, size_t size)
+{
+    size_t length = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < ARRAY_SIZE(capability_names); i++)
+        if (capabilities & capability_names[i].bit && length < size)
+            length += la_format(text + length, size - length, "%s%s", length ? ", " : "", capability_names[i].name);
 }
 
 /* What the kind as such cannot have. */
@@ -358,10 +372,25 @@ static int mark_part(struct seg_segment *s, struct la_range range)
     return range_insert(&s->used, start, end, BUSY);    /* into the place just left: cannot fail */
 }
 
+/* A part that a supply has made an extent of, and not given up: a driver may use it. @remedy: what to do instead. */
+static int check_is_no_extent(const struct seg_segment *s, struct la_range range, const char *remedy)
+{
+    struct seg_location l = { .struct_size = sizeof(l) };
+
+    if (seg_find(range.base, &l) < 0)
+        return 0;
+    if (l.key_count)
+        return la_fail(-EBUSY, "%p + %zu of segment \"%s\" is registered with %s: %s", range.base, range.size, s->name,
+                       l.registrars[0]->ops.name, remedy);
+    return la_fail(-EBUSY, "%p + %zu of segment \"%s\" is an extent of a supply: %s", range.base, range.size, s->name, remedy);
+}
+
 int seg_release(struct seg_segment *s, struct la_range range)
 {
-    int r;
+    int r = check_is_no_extent(s, range, "seg_supply_release() gives it back");
 
+    if (r < 0)
+        return r;
     vspace_lock();
     r = mark_part(s, range);
     vspace_unlock();
@@ -390,11 +419,14 @@ static bool is_inside_part(struct seg_segment *s, struct la_range range)
 
 int seg_advise(struct seg_segment *s, struct la_range range, enum seg_advice advice)
 {
+    int r;
+
     if (advice != SEG_POPULATE && advice != SEG_DISCARD)
         return la_fail(-EINVAL, "advice %d is unknown", (int)advice);
     if (!is_inside_part(s, range))
         return la_fail(-EINVAL, "%p + %zu is not inside one acquired part of segment \"%s\", in whole pages", range.base, range.size, s->name);
     if (!SEG_BACKEND_HAS(s->backend, advise))
         return la_fail(-ENOTSUP, "%s segments take no advice", s->backend->name);
-    return s->backend->advise(s, range, advice);
+    r = advice == SEG_DISCARD ? check_is_no_extent(s, range, "its pages cannot be purged while a device may use them") : 0;
+    return r < 0 ? r : s->backend->advise(s, range, advice);
 }

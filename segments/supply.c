@@ -50,10 +50,15 @@ static void init_lock(struct seg_supply *s)
  * Not taken before fork(): who grows may be long in a driver. In the child nobody holds it; a growth that was on its way in another
  * thread has not linked its extent yet, and is lost with the thread.
  */
-static void reset_locks(void)
+static void enter_child(void)
 {
-    list_for_each(node, &supplies)
-        init_lock(list_entry(node, struct seg_supply, all));
+    list_for_each(node, &supplies) {
+        struct seg_supply *s = list_entry(node, struct seg_supply, all);
+
+        init_lock(s);
+        if (!s->inherited)
+            supply_forget(s);
+    }
 }
 
 static void watch_forks(void)
@@ -61,7 +66,7 @@ static void watch_forks(void)
     static _Atomic(bool) watching;
 
     if (!atomic_exchange_explicit(&watching, true, memory_order_relaxed))
-        pthread_atfork(NULL, NULL, reset_locks);
+        pthread_atfork(NULL, NULL, enter_child);
 }
 
 /* ---- creation ---- */
@@ -86,6 +91,8 @@ static int open_source(struct seg_supply *s, const struct seg_choice *choice)
     r = source->ops.open(source->text, choice->user, &source->self);
     if (r == 0) {
         s->source_count++;
+        s->device_only |= source->ops.can & SEG_DEVICE_ONLY;
+        s->sources_pin |= source->ops.can & SEG_PINNED;
         return 0;
     }
     if (error_count() == failures)
@@ -196,6 +203,7 @@ static int make_source(struct seg_supply *s)
     struct la_source_ops ops = { .struct_size = sizeof(ops), .name = s->name, .acquire = acquire, .release = release, .purge = purge };
 
     supply_tell_nodes(s, &ops);
+    ops.flags = (s->device_only ? LA_SOURCE_DEVICE_ONLY : 0u) | (s->inherited ? 0u : LA_SOURCE_NOT_INHERITED);
     return la_source_create(&ops, s, &s->source);
 }
 
@@ -233,9 +241,29 @@ static int read_config(const struct seg_supply_config *config, struct seg_supply
     memcpy(copy, config, MIN(config->struct_size, sizeof(*copy)));
     if (!copy->list == !copy->choices)
         return la_fail(-EINVAL, "a supply needs a list or choices, one of them");
+    if (copy->flags & ~(unsigned)SEG_SUPPLY_INHERITED)
+        return la_fail(-EINVAL, "supply flags %#x: only SEG_SUPPLY_INHERITED is known", copy->flags);
     if (copy->choice_count > SEG_CHOICES_MAX)
         return la_fail(-E2BIG, "%zu choices, at most %d are possible", copy->choice_count, SEG_CHOICES_MAX);
     return read_numa(copy);
+}
+
+static bool registrars_are_of_device(const struct seg_supply *s)
+{
+    for (unsigned i = 0; i < s->registrar_count; i++)
+        if (registrar_is_of_device(s->registrars[i]))
+            return true;
+    return false;
+}
+
+/* The machine's pages are not those of a device. */
+static int check_combination(const struct seg_supply *s)
+{
+    for (unsigned i = 0; i < s->registrar_count && s->device_only; i++)
+        if (!(s->registrars[i]->ops.flags & SEG_REGISTRAR_DEVICE))
+            return la_fail(-ENOTSUP, "supply %s: registrar %s cannot take memory of a device; leave one of them out", s->name,
+                           s->registrars[i]->ops.name);
+    return 0;
 }
 
 static int fill(struct seg_supply *s, const struct seg_supply_config *config)
@@ -253,7 +281,13 @@ static int fill(struct seg_supply *s, const struct seg_supply_config *config)
     s->max_pinned = config->max_pinned;
     take_registrars(s, config->registrars);
     r = config->list ? open_list(s, config->list) : open_sources(s, config->choices, config->choice_count);
-    return r < 0 ? r : make_source(s);
+    if (r == 0)
+        r = check_combination(s);
+    if (r < 0)
+        return r;
+    s->pins |= s->sources_pin;
+    s->inherited = config->flags & SEG_SUPPLY_INHERITED || !(s->sources_pin || registrars_are_of_device(s));
+    return make_source(s);
 }
 
 static void free_supply(struct seg_supply *s)

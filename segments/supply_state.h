@@ -34,7 +34,9 @@ struct seg_supply {
     struct supply_subscriber subscribers[SEG_SUBSCRIBERS_MAX];
     unsigned subscriber_count;
     unsigned required, preferred;       /* less what registrars add */
-    bool pins;                          /* one of the registrars does */
+    bool pins;                          /* one of the registrars or sources does */
+    bool sources_pin, device_only;      /* one of the sources gives such memory */
+    bool inherited;                     /* children of fork() have its memory */
     struct seg_numa numa;
     unsigned nodes;                     /* told apart; 0: they are not (config.per_node) */
     size_t step_size, max_bytes, max_segments, max_pinned, max_extent;
@@ -51,6 +53,9 @@ struct seg_supply {
 int supply_grow(struct seg_supply *supply, unsigned node, size_t min, size_t wanted, struct map_record **ret);
 /* The same in reverse; a driver that does not let go has the extent quarantined. */
 int supply_shrink(struct seg_supply *supply, struct map_record *record);
+
+/* In a child of fork(): what was out is the parent's alone. */
+void supply_forget(struct seg_supply *supply);
 
 /* Ask the drivers of quarantined extents again; those that let go are released. */
 void supply_retry(struct seg_supply *supply);

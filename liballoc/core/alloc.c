@@ -165,6 +165,13 @@ void *la_aligned_alloc(size_t alignment, size_t size)
 
 static const char *const foreign_text = "is no live block of liballoc (freed already, or from another allocator)";
 
+static const char *const lost_text = "is the parent's: this child of fork() does not have its memory";
+
+static bool chain_is_lost(const struct la_chain *chain)
+{
+    return chain && source_is_lost(chain->source);
+}
+
 /*
  * The one block of a large or huge page: whoever takes @used from 1 to 0 frees it. Two threads may be wrong at once, and a
  * block that is twice in a remote free queue would make a ring of it. What is wrong; NULL: it is the caller's to free.
@@ -257,14 +264,13 @@ static void free_own(struct la_chain *chain, struct la_page *page, void *block)
 /* @nested: in a handler. The interrupted call may be at work on the chain, or hold its lock. */
 static void free_page_block(bool nested, struct la_page *page, void *block)
 {
-    const char *why = page->kind == PAGE_SMALL ? NULL : claim_large(page, block);
-    struct la_chain *owner;
+    struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    const char *why = chain_is_lost(owner) ? lost_text : page->kind == PAGE_SMALL ? NULL : claim_large(page, block);
 
     if (why) {
         report(page, block, why);
         return;
     }
-    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
     if (page->kind == PAGE_HUGE) {
         counted_back(owner, page, block);
         huge_free(page);
@@ -446,11 +452,12 @@ static void *resize_in_place(struct la_page *page, void *block, size_t size)
 /* A small block keeps its size when it is freed, and realloc() may leave it where it is: the mark has to tell. */
 static const char *why_not_resize(const struct la_page *page, const void *block)
 {
-    struct la_chain *owner;
+    struct la_chain *owner = page && !page_is_shared(page) ? atomic_load_explicit(&page->chain, memory_order_relaxed) : NULL;
 
+    if (chain_is_lost(owner))
+        return lost_text;
     if (!page || page->kind != PAGE_SMALL || likely(!page_block_is_marked(page, block) && !page_block_is_queued(page, block)))
         return NULL;
-    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
     return why_not(owner == la_tls_own ? owner : NULL, page, block);
 }
 

@@ -144,6 +144,8 @@ int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **
         source = &la_default_source;
     if (source->fixed)
         return la_fail(-EINVAL, "the source of a user buffer serves its one chain only");
+    if (source_is_lost(source))
+        return la_fail(-ECHILD, "source %s is not inherited: a child of fork() makes one of its own", source->ops.name);
     if (flags & LA_CHAIN_STATS && source->ops.flags & LA_SOURCE_DEVICE_ONLY)
         return la_fail(-EINVAL, "LA_CHAIN_STATS writes to blocks, and the memory of source %s is the device's only", source->ops.name);
     chain = chain_new(CHAIN_USER, source, true);
@@ -194,6 +196,16 @@ void chain_drop_memory(struct la_chain *chain)
         source_give_macro(chain->source, chain, chain->macros);
     }
     chain->large_live = chain->large_bytes = 0;
+}
+
+void chain_lose(struct la_chain *chain)
+{
+    pool_bins_close(chain->bins);
+    pool_bins_close(chain->fast);
+    chain->rooms = NULL;        /* a few KiB that are the child's price */
+    chain->draining = NULL;
+    atomic_store_explicit(&chain->remote, NULL, memory_order_relaxed);
+    memset(chain->avail, 0, sizeof(chain->avail));
 }
 
 static int check_is_user_chain(const struct la_chain *chain)
@@ -374,6 +386,10 @@ static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *
     if (chain->kind == CHAIN_HEAP)
         return shared_alloc(chain, size, alignment);
     chain = resolve(chain);
+    if (chain && source_is_lost(chain->source)) {
+        la_fail(-ECHILD, "source %s is not inherited: in this child of fork() chain %p has no memory", chain->source->ops.name, (void *)chain);
+        return NULL;
+    }
     if (!chain || __builtin_add_overflow(size, counted_tail(chain), &bytes))
         return NULL;
     slow_begin(&slow);

@@ -24,6 +24,8 @@ static void fill_small(struct la_owner *o, struct la_page *page, const struct la
     o->block = block;
     o->block_size = page->block_size;
     o->live = index < page->bump;
+    if (source_is_lost(page->macro->segment->source))
+        return;
     /* Only the owner may look into its lists. */
     if (o->live && (page_block_is_marked(page, block) || page_block_is_queued(page, block) || *page_words(page, block) == ~la_free_mark))
         o->live = chain == la_tls_own && !pool_bin_holds(chain, page->size_class, block) && !page_block_is_free(page, block);

@@ -34,9 +34,18 @@ uint64_t *page_shadow_words(const struct la_page *page, const void *block)
     return (uint64_t *)page->mapping + index * SHADOW_WORDS;
 }
 
+/* Of one block: two words of the page itself, which a large page has no use for. */
+static void *shadow_inside(struct la_page *page)
+{
+    return &page->next;
+}
+
+_Static_assert(offsetof(struct la_page, prev) - offsetof(struct la_page, next) == sizeof(uint64_t), "two words in a row");
+
 bool page_shadow_make(struct la_page *page)
 {
-    page->mapping = la_meta_alloc(shadow_bytes(page));
+    page->next = page->prev = NULL;
+    page->mapping = page->kind == PAGE_SMALL ? la_meta_alloc(shadow_bytes(page)) : shadow_inside(page);
     return page->mapping != NULL;
 }
 
@@ -47,7 +56,8 @@ void page_shadow_drop(struct la_page *page)
     page->mapping = NULL;
     /* A page without its shadow is none: see repair.c. */
     atomic_signal_fence(memory_order_release);
-    la_meta_free(shadow, shadow_bytes(page));
+    if (shadow != shadow_inside(page))
+        la_meta_free(shadow, shadow_bytes(page));
 }
 
 /* ---- blocks ---- */

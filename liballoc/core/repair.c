@@ -127,6 +127,8 @@ static void repair_macro(struct la_chain *chain, struct la_macro *m)
 
 void chain_repair(struct la_chain *chain)
 {
+    if (source_is_lost(chain->source))
+        return;
     pool_bins_empty(chain);
     memset(chain->avail, 0, sizeof(chain->avail));
     memset(chain->by_run, 0, sizeof(chain->by_run));

@@ -917,7 +917,8 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
     source = la_meta_alloc(sizeof(*source));
     if (source) {
         *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .ops = copy, .self = self,
-                                      .node_count = nodes_of(&copy), .orphan = la_meta_alloc(sizeof(*source->orphan)) };
+                                      .node_count = nodes_of(&copy), .orphan = la_meta_alloc(sizeof(*source->orphan)),
+                                      .forks = la_forks };
         source->nodes = make_nodes(source, source->node_count);
     }
     if (!source || !source->orphan || !source->nodes) {

@@ -27,6 +27,7 @@
 #include "core/repair.h"
 #include "core/restartable.h"
 #include "core/source.h"
+#include "os/inherit.h"
 #include "os/os.h"
 #include "os/vspace.h"
 
@@ -287,6 +288,8 @@ void la_default_restore_(struct la_chain **previous)
 
 /* ---- fork ---- */
 
+uint32_t la_forks;
+
 void thread_set_hooks(const struct thread_hooks *h)
 {
     atomic_store(&hooks, h);
@@ -314,6 +317,59 @@ static void unlock_chain(struct la_chain *chain, bool child)
         lock_give(&chain->lock);
 }
 
+/*
+ * Chains in buffers that the child will not have: apart, so that it has a list without them. A chain over a source survives with its descriptors,
+ * but its memory may be gone (source_is_lost()).
+ */
+static struct la_list kept_chains = LIST_INIT(kept_chains);
+static bool default_is_kept;
+
+static void move_chain(struct la_list *node, struct la_list *to)
+{
+    list_remove(node);
+    list_add(to, node);
+}
+
+static void keep_chains(void)
+{
+    default_is_kept = la_default_get() && inherit_is_forbidden(la_default_get());
+    for (struct la_list *node = chains.next, *next; node != &chains; node = next) {
+        struct la_chain *chain = list_entry(node, struct la_chain, all);
+
+        next = node->next;
+        if (!chain->segment || !inherit_is_forbidden(chain))
+            continue;
+        /* Nobody could give them in the child, and there they protect nothing. */
+        unlock_chain(chain, false);
+        source_fork_done(chain->source, false);
+        move_chain(node, &kept_chains);
+    }
+}
+
+static void bring_chains_back(void)
+{
+    while (!list_is_empty(&kept_chains))
+        move_chain(kept_chains.next, &chains);
+}
+
+/* No fast path may serve a chain without its memory, nor anything look for lists in it. The default chain may be one of either kind. */
+static void lose_chains(void)
+{
+    struct la_chain *chain = la_default_get();
+
+    la_forks++;
+    list_init(&kept_chains);
+    if (default_is_kept)
+        *default_place() = la_tls_own ? la_tls_own : &la_chain_none;
+    else if (chain && source_is_lost(chain->source))
+        la_default_set(NULL);
+    list_for_each(node, &chains) {
+        chain = list_entry(node, struct la_chain, all);
+        if (source_is_lost(chain->source))
+            chain_lose(chain);
+    }
+}
+
 static void fork_prepare(void)
 {
     const struct thread_hooks *h = atomic_load(&hooks);
@@ -331,11 +387,18 @@ static void fork_prepare(void)
     region_fork_prepare();
     meta_fork_prepare();
     vspace_fork_prepare();
+    keep_chains();
 }
 
 static void fork_done(bool child)
 {
+    if (child)
+        lose_chains();
+    else
+        bring_chains_back();
     vspace_fork_done(child);
+    if (child)
+        inherit_enter_child();
     meta_fork_done(child);
     region_fork_done(child);
     huge_fork_done(child);

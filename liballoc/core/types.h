@@ -114,7 +114,7 @@ struct la_page {
     uint32_t used;              /* see E1 */
     uint32_t capacity;          /* blocks that fit */
     uint32_t bump;              /* blocks handed out at least once; the ones above were never touched */
-    struct la_page *next, *prev;    /* on chain->avail[], or the list of huge blocks */
+    struct la_page *next, *prev;    /* on chain->avail[], or the list of huge blocks; LARGE: its shadow, if it has one */
     uint16_t slices;            /* length of the page */
     uint16_t listed;            /* on a list */
     size_t mapping_size;
@@ -269,6 +269,7 @@ struct la_source {
     _Atomic(bool) replaced;                     /* the default source grows by a user's operations */
     bool fixed;                                 /* a user buffer: one segment, never grows */
     bool forking;                               /* its lock is held for fork() */
+    uint32_t forks;                             /* la_forks when it was made */
     struct la_chain *dead;                      /* ended chains whose queue may still receive blocks */
     _Atomic(uint32_t) dead_hint;                /* a dead chain's or the orphan's queue is not empty */
     struct la_chain *orphan;                    /* owner of what is on abandoned */
@@ -289,6 +290,15 @@ static inline const void *thread_self(void)
 #else
     return &la_tls_slow;
 #endif
+}
+
+/* How many forks lie between this process and the first of its kind; changes in children only, before they have threads. */
+extern HIDDEN uint32_t la_forks;
+
+/* Its memory stayed with the parent: descriptors are there, blocks and what is written in them are not. */
+static inline bool source_is_lost(const struct la_source *source)
+{
+    return source && unlikely(source->ops.flags & LA_SOURCE_NOT_INHERITED) && source->forks != la_forks;
 }
 
 /* The processor must not touch its blocks: what the engine has to say of them is in their shadow. */

@@ -90,7 +90,7 @@ static void check_chain(struct la_chain *chain, void *arg)
     struct check *check = arg;
     bool mt = chain->flags & LA_CHAIN_MT;
 
-    if (check->only_own && chain != check->only_own && !mt)
+    if (source_is_lost(chain->source) || (check->only_own && chain != check->only_own && !mt))
         return;
     if (mt && !lock_take_patiently(&chain->lock)) {
         finding(check, "chain %p has been locked for a second: a handler has jumped out of a call on it", (void *)chain);

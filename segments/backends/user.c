@@ -4,10 +4,18 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "os/os.h"
 #include "segments/backend.h"
 
-/* Parts are cut at cache lines: a buffer has no pages of its own. */
+/* A buffer of whole pages is cut at pages, so that parts can be registered; others at cache lines. */
 enum { UNIT = 64 };
+
+static size_t unit_of(const struct seg_segment *s)
+{
+    size_t page = os_page_size();
+
+    return (((uintptr_t)s->base | s->size) & (page - 1)) == 0 ? page : UNIT;
+}
 
 static int user_open(struct seg_segment *s, const struct seg_request *request, size_t size)
 {
@@ -17,7 +25,7 @@ static int user_open(struct seg_segment *s, const struct seg_request *request, s
         return la_fail(-EINVAL, "buffer %p + %zu bytes wraps around the address space", request->buffer, size);
     s->base = request->buffer;
     s->size = size;
-    s->page_size = UNIT;
+    s->page_size = unit_of(s);
     return 0;
 }
 

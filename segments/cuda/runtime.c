@@ -66,7 +66,7 @@ int cuda_runtime_open(const struct cuda_runtime **ret)
 static const struct {
     int cuda, ours;
 } errors[] = {
-    { 1, -EINVAL }, { 2, -ENOMEM }, { 3, -ENODEV }, { 35, -ENODEV }, { 46, -EBUSY }, { 100, -ENODEV }, { 712, -EEXIST }, { 713, -ENOENT }, { 801, -ENOTSUP },
+    { 1, -EINVAL }, { 2, -ENOMEM }, { 3, -ENODEV }, { 35, -ENODEV }, { 46, -EBUSY }, { 100, -ENODEV }, { 101, -ENODEV }, { 712, -EEXIST }, { 713, -ENOENT }, { 801, -ENOTSUP },
 };
 
 int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size_t size)
@@ -79,6 +79,24 @@ int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size
             ours = errors[i].ours;
     cuda->cudaGetLastError();       /* or the program's next check would find our error */
     return la_fail(ours, "CUDA: %s of %zu bytes: error %d (%s)", what, size, error, text ? text : "");
+}
+
+int cuda_memory(const struct cuda_runtime *cuda, const void *address)
+{
+    struct cuda_attributes attributes = { 0 };
+
+    if (cuda->cudaPointerGetAttributes(&attributes, address) == 0)
+        return attributes.type;
+    cuda->cudaGetLastError();
+    return SEG_CUDA_PAGEABLE;
+}
+
+int seg_cuda_memory(const void *address)
+{
+    const struct cuda_runtime *cuda;
+    int r = cuda_runtime_open(&cuda);
+
+    return r < 0 ? r : cuda_memory(cuda, address);
 }
 
 int seg_cuda_available(void)

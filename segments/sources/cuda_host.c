@@ -1,6 +1,6 @@
 /*
  * cuda_host.c - "cuda-host[:WORD[+WORD...]]": memory of the CUDA driver's own making, pinned from the start. Words: portable, mapped, wc
- * (write-combined: fast for the device, very slow for the processor to read; metadata of chains lies in it too).
+ * (write-combined: fast for the device, very slow for the processor to read, as chains do with the first words of free blocks).
  */
 #include <errno.h>
 #include <stdint.h>

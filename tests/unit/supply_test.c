@@ -598,6 +598,142 @@ static void child_does_not_wait_for_a_growth_of_its_parent(void **state)
     }
 }
 
+/* ---- fork, and memory of devices ---- */
+
+struct inheritance {
+    struct seg_supply *supply;
+    struct la_range range;
+    struct la_chain *chain;
+    char *block;
+    bool mapped, known;     /* what the child should find */
+};
+
+/* By a copy of the kernel's: no signal. */
+static bool is_there(const void *p)
+{
+    int ends[2];
+    bool there = pipe(ends) == 0 && write(ends[1], p, 1) == 1;
+
+    close(ends[0]);
+    close(ends[1]);
+    return there;
+}
+
+static void look_at_inheritance(void *arg)
+{
+    struct inheritance *i = arg;
+    struct seg_location location = { .struct_size = sizeof(location) };
+    struct seg_supply_info info = { .struct_size = sizeof(info) };
+    char *block;
+
+    CHECK(is_there(i->range.base) == i->mapped);
+    CHECK((seg_find(i->range.base, &location) == 0) == i->known);
+    CHECK(seg_supply_info(i->supply, &info) == 0 && (info.bytes > 0) == i->known);
+    block = la_chain_alloc(i->chain, 100);
+    CHECK(!block == !i->known);
+    la_free(block);
+    la_misuse_set(LA_MISUSE_REPORT, NULL, NULL);
+    la_free(i->block);
+    CHECK((la_misuse_count() == 0) == i->known);
+    CHECK(la_chain_destroy(i->chain) == 0);
+    CHECK(i->known || seg_supply_destroy(i->supply) == 0);
+}
+
+static void child_has_no_private_memory_that_a_device_uses(void **state)
+{
+    static const struct {
+        const char *list;
+        unsigned registrar, flags;
+        bool mapped, known;
+    } cases[] = {
+        { "anon", SEG_REGISTRAR_HOLDS, 0, false, false },
+        { "thp,anon", SEG_REGISTRAR_PINS, 0, false, false },
+        { "memfd", SEG_REGISTRAR_PINS, 0, true, false },        /* shared pages are not copied */
+        { "anon", SEG_REGISTRAR_HOLDS, SEG_SUPPLY_INHERITED, true, true },
+        { "anon", SEG_REGISTRAR_LOCKS, 0, true, true },         /* no device */
+        { "anon", 0, 0, true, true },
+    };
+
+    (void)state;
+    for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+        struct device device = { 0 };
+        struct seg_registrar *registrar = make_registrar(&device, 0, cases[n].registrar);
+        struct seg_supply_config config = { .struct_size = sizeof(config), .list = cases[n].list, .registrars = { registrar },
+                                            .flags = cases[n].flags };
+        struct inheritance i = { .mapped = cases[n].mapped, .known = cases[n].known };
+
+        assert_int_equal(seg_supply_create(&config, &i.supply), 0);
+        assert_int_equal(seg_supply_acquire(i.supply, 1 << 16, 1 << 16, &i.range), 0);
+        assert_int_equal(la_chain_create(seg_supply_source(i.supply), 0, &i.chain), 0);
+        i.block = la_chain_alloc(i.chain, 1000);
+        assert_non_null(i.block);
+        assert_int_equal(run_in_child(look_at_inheritance, &i), 0);
+        memset(i.block, 1, 1000);           /* all is as it was in the parent */
+        la_free(i.block);
+        assert_int_equal(la_chain_destroy(i.chain), 0);
+        assert_int_equal(seg_supply_release(i.supply, i.range), 0);
+        if (n == 0) {
+            assert_int_equal(seg_supply_make_default(i.supply), -ENOTSUP);
+            assert_non_null(strstr(la_last_error(), "not malloc's"));
+        }
+        assert_int_equal(seg_supply_destroy(i.supply), 0);
+        assert_int_equal(seg_registrar_destroy(registrar), 0);
+        assert_int_equal(device.attached, 0);
+    }
+}
+
+static int open_liar(const char *text, void *user, void **ret)
+{
+    (void)text;
+    *ret = user;
+    return 0;
+}
+
+static void close_liar(void *self)
+{
+    (void)self;
+}
+
+static int ask_liar(void *self, struct seg_source_info *ret)
+{
+    (void)self, (void)ret;
+    return 0;
+}
+
+static int acquire_device_memory(void *self, const struct seg_ask *ask, struct seg_extent *ret)
+{
+    (void)ask;
+    ret->base = self;
+    ret->size = ret->page_size = 4096;
+    ret->capabilities = SEG_DEVICE_ONLY;
+    return 0;
+}
+
+static int release_nothing(void *self, struct seg_extent *extent)
+{
+    (void)self, (void)extent;
+    return 0;
+}
+
+/* Chains would write to it. */
+static void source_that_hides_device_memory_is_refused(void **state)
+{
+    static const struct seg_source_ops ops = { .struct_size = sizeof(ops), .name = "liar", .open = open_liar, .close = close_liar, .info = ask_liar,
+                                               .acquire = acquire_device_memory, .release = release_nothing };
+    struct seg_choice choice = { .ops = &ops };
+    struct seg_supply_config config = { .struct_size = sizeof(config), .choices = &choice, .choice_count = 1 };
+    struct seg_supply *supply;
+    struct la_range range;
+
+    (void)state;
+    choice.user = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_int_equal(seg_supply_create(&config, &supply), 0);
+    assert_int_equal(seg_supply_acquire(supply, 4096, 4096, &range), -EPROTO);
+    assert_non_null(strstr(la_last_error(), "its .can does not say"));
+    assert_int_equal(seg_supply_destroy(supply), 0);
+    munmap(choice.user, 4096);
+}
+
 /* ---- NUMA: on any number of nodes; what it takes several for is in tests/guest/nodes_test.c ---- */
 
 static struct seg_node_info node_info_of(struct seg_supply *supply, unsigned node)
@@ -768,6 +904,8 @@ int main(void)
         cmocka_unit_test(parts_of_an_open_segment_are_extents),
         cmocka_unit_test(threads_grow_one_supply),
         cmocka_unit_test(child_does_not_wait_for_a_growth_of_its_parent),
+        cmocka_unit_test(child_has_no_private_memory_that_a_device_uses),
+        cmocka_unit_test(source_that_hides_device_memory_is_refused),
         cmocka_unit_test(supply_counts_what_each_node_has),
         cmocka_unit_test(on_one_node_nothing_is_different),
         cmocka_unit_test(extent_that_is_bound_knows_its_node),

@@ -51,7 +51,8 @@ LA_API int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct 
  * @flags:  OR of enum la_chain_flags
  * @ret:    set to the chain on success, untouched on failure
  *
- * Return: 0, -EINVAL (unknown bit in @flags, LA_CHAIN_STATS over a source with LA_SOURCE_DEVICE_ONLY), -ENOMEM.
+ * Return: 0, -EINVAL (unknown bit in @flags, LA_CHAIN_STATS over a source with LA_SOURCE_DEVICE_ONLY), -ENOMEM,
+ * -ECHILD (the source is the parent's, and has LA_SOURCE_NOT_INHERITED).
  */
 LA_API int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **ret);
 

@@ -11,6 +11,7 @@
 #include <liballoc/error.h>
 #include <liballoc/group.h>
 #include <liballoc/heap.h>
+#include <liballoc/limbo.h>
 #include <liballoc/queue.h>
 #include <liballoc/source.h>
 #include <liballoc/stats.h>

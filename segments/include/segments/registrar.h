@@ -24,6 +24,7 @@ enum seg_registrar_flags {
     SEG_REGISTRAR_LOCKS = 1u << 0,      /* counts against RLIMIT_MEMLOCK with mlock()'s pages (VmLck) */
     SEG_REGISTRAR_PINS = 1u << 1,       /* counts against RLIMIT_MEMLOCK with devices' pages (VmPin) */
     SEG_REGISTRAR_HOLDS = 1u << 2,      /* holds pages in memory without counting against a limit of the system */
+    SEG_REGISTRAR_DEVICE = 1u << 3,     /* also takes extents that are SEG_DEVICE_ONLY: others are refused when the supply is made */
 };
 
 /*

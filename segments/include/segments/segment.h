@@ -49,6 +49,7 @@ enum seg_capability {
     SEG_PLACED = 1u << 7,           /* its pages lie where seg_request.numa says */
     SEG_DAX = 1u << 8,              /* stores reach the medium without a page cache (MAP_SYNC) */
     SEG_PINNED = 1u << 9,           /* its pages never move or leave: a registrar saw to it (segments/registrar.h) */
+    SEG_DEVICE_ONLY = 1u << 10,     /* memory of a device, which the processor must not touch; of sources only (segments/cuda.h) */
 };
 
 enum seg_flags {
@@ -145,7 +146,7 @@ LA_API int seg_info(struct seg_segment *segment, struct seg_info *ret);
  */
 LA_API int seg_acquire(struct seg_segment *segment, size_t min, size_t wanted, struct la_range *ret);
 
-/** seg_release() - give a part back, exactly as acquired. Return: 0, -EINVAL (no such part). */
+/** seg_release() - give a part back, exactly as acquired. Return: 0, -EINVAL (no such part), -EBUSY (it is an extent of a supply). */
 LA_API int seg_release(struct seg_segment *segment, struct la_range range);
 
 /* What seg_advise() may say of a range. */
@@ -161,7 +162,7 @@ enum seg_advice {
  * Shared segments cannot discard: the memory might be gone at the next touch, which would be a SIGBUS. Release the part
  * and acquire it again instead.
  *
- * Return: 0, -EINVAL (range, advice), -ENOTSUP (the backend cannot), or an errno of the system.
+ * Return: 0, -EINVAL (range, advice), -ENOTSUP (the backend cannot), -EBUSY (discard of a registered extent), or an errno of the system.
  */
 LA_API int seg_advise(struct seg_segment *segment, struct la_range range, enum seg_advice advice);
 

@@ -61,7 +61,8 @@ struct seg_handle {
  * - Functions return 0 or a negative errno, best by seg_fail(). On failure nothing has changed and nothing is left behind.
  * - Calls on one opened source by one supply come one at a time, with no lock of the allocator held that a malloc inside of them could
  *   need; they may take seconds.
- * - An extent is given once: it overlaps no other one that is out. All of it can be read and written without a signal.
+ * - An extent is given once: it overlaps no other one that is out. All of it can be read and written without a signal, unless it is
+ *   SEG_DEVICE_ONLY: that a source says in .can, and then chains over it never touch its memory.
  * - A source outlives its extents: close() comes when all are released. Nothing is called from an exit handler.
  */
 struct seg_source_ops {
@@ -105,7 +106,8 @@ LA_API int seg_source_register(const struct seg_source_ops *ops);
  * seg_source_find() - a source by its name, built in or registered; NULL: none
  *
  * Built in: "anon", "thp", "hugetlb:SIZE" (2M or 1G), "memfd", "memfd:SIZE" (huge pages), "shm:NAME" and "file:PATH" (extents are
- * NAME.1, NAME.2 ... and go with their release), "cuda-host" and "cuda-host:portable+mapped+wc" (segments/cuda.h).
+ * NAME.1, NAME.2 ... and go with their release), "cuda-host", "cuda-host:portable+mapped+wc", "cuda-device" and "cuda-device:NUMBER"
+ * (segments/cuda.h).
  */
 LA_API const struct seg_source_ops *seg_source_find(const char *name);
 

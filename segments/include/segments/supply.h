@@ -27,6 +27,16 @@ struct seg_supply;
 
 enum { SEG_REGISTRARS_MAX = 8, SEG_CHOICES_MAX = 8, SEG_SUBSCRIBERS_MAX = 8 };
 
+enum seg_supply_flags {
+    /*
+     * Memory that a device uses (a registrar that pins or holds, a source that gives SEG_PINNED) is not a child's after fork(): its pages would
+     * become copy-on-write, and the parent could be the one that gets the copies, which the device does not see. The supply is empty in the
+     * child, a chain over it gives NULL (-ECHILD), its blocks are refused by la_free(), and a touch of private memory is SIGSEGV. With this flag
+     * children get it as they get any memory: for registrars that can live with it.
+     */
+    SEG_SUPPLY_INHERITED = 1u << 0,
+};
+
 /* Set struct_size; what is left zero has the default. */
 struct seg_supply_config {
     size_t struct_size;
@@ -42,6 +52,7 @@ struct seg_supply_config {
     size_t max_segments;
     size_t max_pinned;                  /* bytes under a registrar that locks or pins; the system's limit holds in any case */
     bool per_node;                      /* memory for each NUMA node apart, see segments/nodes.h; numa says how hard */
+    unsigned flags;                     /* OR of enum seg_supply_flags */
 };
 
 /**
@@ -49,7 +60,9 @@ struct seg_supply_config {
  *
  * A source that cannot be opened (its driver is missing) is left out, and named in seg_supply_info.reason; when none is left that is an error.
  *
- * Return: 0, -EINVAL (list, unknown source, flags, numa, an operation missing), -E2BIG (too many), -ENOMEM, or what the last source said.
+ * When one of the sources can give memory of a device, chains over the supply touch none of its memory (LA_SOURCE_DEVICE_ONLY).
+ *
+ * Return: 0, -EINVAL (list, unknown source, flags, numa, an operation missing), -ENOTSUP (a registrar cannot take memory of a device), -E2BIG (too many), -ENOMEM, or what the last source said.
  */
 LA_API int seg_supply_create(const struct seg_supply_config *config, struct seg_supply **ret);
 
@@ -64,7 +77,8 @@ LA_API struct la_source *seg_supply_source(struct seg_supply *supply);
  *
  * For good; see la_source_default_set(). LIBALLOC_SOURCE=LIST in the environment does it before main(), with per_node.
  *
- * Return: 0, -ENOTSUP (a source gives shared memory: after fork() parent and child would write to the same blocks), -EBUSY (there is one).
+ * Return: 0, -ENOTSUP (a source gives shared memory: after fork() parent and child would write to the same blocks; or memory of a device; or a
+ * child would not have it, see SEG_SUPPLY_INHERITED), -EBUSY (there is one).
  */
 LA_API int seg_supply_make_default(struct seg_supply *supply);
 
