@@ -54,7 +54,7 @@ static const struct scenario scenarios[] = {
     TWO("version-read", "+v", "rr", 0, .mortal = ""),
     TWO("version-out-in", "+vx", "+v", 0, .mortal = ""),
     TWO("version-back", "+v", "xv", 1, .mortal = ""),
-    TWO("version-given-up", "+wtfp", "xvx", 1, KILLS("1"), .deep = true),
+    TWO("version-given-up", "+wtfp", "xvx", 1, .mortal = "", .deep = true),
     TWO("version-take", "+v", "tf", 1, .mortal = ""),
     TWO("version-push", "+v", "+p", 0, .mortal = ""),
     TWO("kill-version-version", "+vf", "+vf", 0, KILLS("12")),
