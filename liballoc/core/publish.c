@@ -74,7 +74,10 @@ uintptr_t intent_begin(struct la_heap *heap, unsigned number, enum intent_op op,
 
 void intent_succeed(struct heap_lane *lane)
 {
-    atomic_store_explicit(&lane->happened, atomic_load_explicit(&lane->operation, memory_order_relaxed), memory_order_relaxed);
+    uint64_t operation = atomic_load_explicit(&lane->operation, memory_order_relaxed);
+
+    if (operation)
+        atomic_store_explicit(&lane->happened, operation, memory_order_release);
     intent_end(lane);
 }
 
@@ -383,9 +386,12 @@ void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
 /* ---- bundles ---- */
 
 /* In the heap: the blocks of a bundle, in chunks. count is stored after the entry. */
-enum { RECORD_ENTRIES = 60, ENTRY_SHIFT = 48 };
+enum { RECORD_ENTRIES = 59, ENTRY_SHIFT = 48 };
+
+#define RECORD_TAG 0x647263656c646e62u      /* "bndlecrd" */
 
 struct record {
+    _Atomic(uint64_t) tag;                      /* RECORD_TAG ^ offset: it is left to no heir */
     _Atomic(uint64_t) next;                     /* offset of the record made before this one */
     _Atomic(uint64_t) count;
     _Atomic(uint64_t) entry[RECORD_ENTRIES];    /* | kept 1 | generation 15 | offset of a block 48 | */
@@ -431,6 +437,7 @@ static struct record *record_with_room(struct la_bundle *bundle)
     record = la_heap_hold(bundle->heap, sizeof(*record));
     if (!record)
         return NULL;
+    atomic_store_explicit(&record->tag, RECORD_TAG ^ heap_offset(bundle->heap, record), memory_order_relaxed);
     atomic_store_explicit(&record->next, bundle->record ? heap_offset(bundle->heap, bundle->record) : 0, memory_order_relaxed);
     atomic_store_explicit(&record->count, 0, memory_order_release);
     bundle->record = record;
@@ -553,6 +560,14 @@ static void free_records(struct la_heap *heap, struct record *record, unsigned l
 uint64_t bundle_record(const struct la_bundle *bundle)
 {
     return bundle->record ? heap_offset(bundle->heap, bundle->record) : 0;
+}
+
+bool bundle_is_record(const struct block_ref *ref)
+{
+    const struct record *record = (const struct record *)ref->start;
+
+    return ref->size >= sizeof(*record) &&
+           atomic_load_explicit(&record->tag, memory_order_relaxed) == (RECORD_TAG ^ heap_offset(ref->heap, record));
 }
 
 void bundle_keep(struct la_heap *heap, uint64_t record, unsigned lane)

@@ -74,6 +74,8 @@ int find_held(struct la_heap *heap, struct lane *lane, const void *block, struct
 
 /* Offset of the bundle's record for the intent, 0: it has none. */
 uint64_t bundle_record(const struct la_bundle *bundle);
+/* The block is such a record, of a bundle that is or was. */
+bool bundle_is_record(const struct block_ref *ref);
 /* Its blocks outlive @lane, before its root can be found; and not, as the root was not published after all. Of 0: nothing. */
 void bundle_keep(struct la_heap *heap, uint64_t record, unsigned lane);
 void bundle_hold(struct la_heap *heap, uint64_t record, unsigned lane);

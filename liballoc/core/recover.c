@@ -1,19 +1,22 @@
 /*
- * recover.c - what a dead process held is free again (R12).
+ * recover.c - what a dead process held is free again (R12), or left to its heir.
  *
  * The caller holds the certificate byte of the process slot: the process is gone, and nobody else recovers it. Every step can be done
  * again from the start, so a recoverer may die as well:
  *   1  finish or undo the intent of each of its lanes
- *   2  free every block whose word names one of its lanes; tell the owners of the pages
+ *   2  free every block whose word names one of its lanes; tell the owners of the pages. With an heir: let it stay HELD by that lane
  *   3  its macro blocks become abandoned: whoever needs memory adopts them
- *   4  its lanes, then its process slot are free
+ *   4  post what became of its operations, and its obituary (notice.c)
+ *   5  its lanes, then its process slot are free; lanes that still hold something are left to the heir (heir.c)
  * Step 1 must come first: the blocks of a bundle that was not published are found through its record, which step 2 frees.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/error.h"
-#include "core/page.h"
-#include "core/shared_heap.h"
+#include "core/notice.h"
+#include "core/publish.h"
+#include "core/shared_block.h"
 #include "core/shared_macro.h"
 #include "core/shared_run.h"
 #include "os/certificate.h"
@@ -22,6 +25,8 @@ struct dead {
     struct la_heap *heap;
     unsigned slot;
     struct la_obituary *obituary;
+    uint32_t heir;                          /* as in struct heap_process */
+    uint64_t leaves[HEAP_LANES / 64];       /* lanes that hold something for it */
 };
 
 static bool lane_is_dead(const struct dead *dead, unsigned number)
@@ -44,91 +49,85 @@ static bool owner_lives(const struct dead *dead, uint32_t macro)
     return owner_state(owner) == OWNER_LANE && !lane_is_dead(dead, owner_lane(owner));
 }
 
+static bool is_held_by_dead(const struct dead *dead, const struct block_ref *ref, word_t w)
+{
+    enum word_state state = word_state(w, ref->epoch);
+
+    return (state == WORD_HELD || state == WORD_IN_DOUBT) && lane_is_dead(dead, word_lane(w));
+}
+
+/* It stays as it is; what was in doubt is held, as it was not published (step 1). */
+static void leave_to_heir(struct dead *dead, const struct block_ref *ref, word_t w)
+{
+    word_t held = word_make(word_generation(w), ref->epoch, WORD_HELD, word_lane(w));
+
+    if (w != held && !atomic_compare_exchange_strong(ref->word, &w, held))
+        return;
+    dead->leaves[word_lane(w) / 64] |= 1ull << word_lane(w) % 64;
+    dead->obituary->left_blocks++;
+    dead->obituary->left_bytes += ref->size;
+}
+
 /*
  * Free one block if a dead lane has it. One that is free already may have been freed by the dead just before it could tell the owner of the
  * page: told again, as the owner would not look there while it lives, and one more look does no harm.
  */
-static void reclaim_word(const struct dead *dead, struct block_ref *ref)
+static void reclaim_word(struct dead *dead, struct block_ref *ref, word_t w)
 {
-    word_t w = atomic_load_explicit(ref->word, memory_order_relaxed);
-    enum word_state state = word_state(w, ref->epoch);
-
-    if (state == WORD_FREE && owner_lives(dead, ref->macro))
+    if (word_state(w, ref->epoch) == WORD_FREE && owner_lives(dead, ref->macro))
         block_hint(ref);
-    if ((state != WORD_HELD && state != WORD_IN_DOUBT) || !lane_is_dead(dead, word_lane(w)))
+    if (!is_held_by_dead(dead, ref, w))
         return;
-    if (block_release(ref, w)) {
+    if (dead->heir && !bundle_is_record(ref)) {
+        leave_to_heir(dead, ref, w);
+    } else if (block_release(ref, w)) {
         count_freed(dead, ref->size);
         block_hint(ref);
     }
 }
 
-enum { ROW = 16 };
+/* A block of several macro blocks that a dead lane held, allocated half or was taking apart. */
+static void reclaim_run(struct dead *dead, struct block_ref *ref, word_t w)
+{
+    if (!is_held_by_dead(dead, ref, w))
+        return;
+    if (dead->heir && run_is_whole(ref)) {
+        leave_to_heir(dead, ref, w);
+        return;
+    }
+    count_freed(dead, ref->size);
+    run_dismantle(ref, word_lane(w));
+}
+
+static void reclaim(void *user, struct block_ref *ref)
+{
+    struct dead *dead = user;
+    word_t w = atomic_load_explicit(ref->word, memory_order_acquire);
+
+    if (owner_state(atomic_load_explicit(&dead->heap->macros[ref->macro].owner, memory_order_relaxed)) == OWNER_RUN)
+        reclaim_run(dead, ref, w);
+    else
+        reclaim_word(dead, ref, w);
+}
 
 /*
- * reclaim_word() would do nothing for any word of the row: all are HEAP, or free where no living owner need be told. So it is with nearly all words of a
+ * reclaim() would do nothing for any word of the row: all are HEAP, or free where no living owner need be told. So it is with nearly all words of a
  * large heap, which are read here as fast as memory gives them, without a branch.
  */
-static bool row_is_settled(const struct block_ref *ref, bool tell)
+static bool row_is_settled(void *user, const struct block_ref *ref)
 {
     const word_t of_heap = word_make(0, ref->epoch, WORD_HEAP, 0), meaning = word_make(0, ~0u, (enum word_state)3, 0);
     word_t not_heap = 0, not_free_or_heap = 0;
 
-    for (unsigned i = 0; i < ROW; i++) {
+    for (unsigned i = 0; i < BLOCK_ROW; i++) {
         word_t w = atomic_load_explicit(&ref->word[i], memory_order_relaxed);
 
         not_heap |= (w ^ of_heap) & meaning;
         not_free_or_heap |= w ^ w >> 1;         /* bit 12: the two bits of the state differ */
     }
-    return tell ? !not_heap : !(not_free_or_heap & word_make(0, 0, (enum word_state)1, 0));
-}
-
-/* Who adopts the page from now on looks at its words by himself. */
-static void reclaim_page(const struct dead *dead, uint32_t macro, unsigned slice, slice_t page)
-{
-    const bool tell = owner_lives(dead, macro);
-    struct block_ref ref;
-    size_t n = block_first(dead->heap, macro, slice, page, &ref), row;
-
-    if (n == 0)
-        heap_quarantine(dead->heap, "a page word makes no sense");
-    for (; n > 0; n -= row) {
-        row = MIN(n, (size_t)ROW);
-        if (row == ROW && row_is_settled(&ref, tell)) {
-            ref.word += ROW;
-            ref.start += ROW * ref.size;
-            continue;
-        }
-        for (size_t i = 0; i < row; i++, ref.word++, ref.start += ref.size)
-            reclaim_word(dead, &ref);
-    }
-}
-
-static void reclaim_pages(const struct dead *dead, uint32_t macro)
-{
-    struct la_heap *heap = dead->heap;
-
-    for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
-        slice_t page = atomic_load_explicit(&heap->slices[(size_t)macro * SLICES_PER_MACRO + i].page, memory_order_acquire);
-
-        if (slice_kind(page) == SLICE_SMALL || slice_kind(page) == SLICE_LARGE)
-            reclaim_page(dead, macro, i, page);
-    }
-}
-
-/* A block of several macro blocks that a dead lane held, allocated half or was taking apart. */
-static void reclaim_run(const struct dead *dead, uint32_t macro, uint64_t owner)
-{
-    struct block_ref ref;
-    word_t w;
-
-    if (owner_head(owner) != macro || !block_find(dead->heap, dead->heap->payload + (size_t)macro * MACRO_SIZE, &ref))
-        return;
-    w = atomic_load_explicit(ref.word, memory_order_acquire);
-    if (word_state(w, ref.epoch) == WORD_FREE || word_state(w, ref.epoch) == WORD_HEAP || !lane_is_dead(dead, word_lane(w)))
-        return;
-    count_freed(dead, ref.size);
-    run_dismantle(&ref, word_lane(w));
+    if (owner_lives(user, ref->macro))
+        return !not_heap;
+    return !(not_free_or_heap & word_make(0, 0, (enum word_state)1, 0));
 }
 
 /* The dead lane was making a block of several macro blocks here, or taking one apart: its page must not outlast it. */
@@ -143,19 +142,12 @@ static void forget_run(struct la_heap *heap, uint32_t macro)
     atomic_store_explicit(&slice->run, (uint64_t)word_make(word_generation((word_t)(run >> 32)) + 1, 0, WORD_FREE, 0) << 32, memory_order_release);
 }
 
-static void free_blocks(const struct dead *dead)
+static void free_blocks(struct dead *dead)
 {
     struct la_heap *heap = dead->heap;
     uint32_t rows = heap_rows(heap);
 
-    for (uint32_t i = 0; i < rows; i++) {
-        uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
-
-        if (owner_state(owner) == OWNER_LANE || owner_state(owner) == OWNER_ABANDONED)
-            reclaim_pages(dead, i);
-        else if (owner_state(owner) == OWNER_RUN)
-            reclaim_run(dead, i, owner);
-    }
+    block_each(heap, reclaim, row_is_settled, dead);
     for (uint32_t i = 0; i < rows; i++) {
         uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
 
@@ -172,28 +164,66 @@ static void free_blocks(const struct dead *dead)
     atomic_fetch_add_explicit(&heap->header->abandoned, 1, memory_order_release);
 }
 
+/* What its lanes have to say about operations with a number; the obituary has one of them. */
+static void post_outcomes(const struct dead *dead)
+{
+    for (unsigned i = 1; i < HEAP_LANES; i++) {
+        struct heap_lane *lane = &dead->heap->lane_table[i];
+        uint64_t operation = atomic_load(&lane->operation);
+
+        if (!lane_is_dead(dead, i) || !operation)
+            continue;
+        notice_post_outcome(dead->heap, i, (uint32_t)(atomic_load(&lane->owner) >> 32), operation, atomic_load(&lane->happened));
+        dead->obituary->operation = operation;
+        dead->obituary->happened = atomic_load(&lane->happened) == operation;
+    }
+}
+
+static void free_lanes(const struct dead *dead)
+{
+    for (unsigned i = 1; i < HEAP_LANES; i++) {
+        struct heap_lane *lane = &dead->heap->lane_table[i];
+        uint64_t incarnation = atomic_load(&lane->owner) >> 32 << 32;
+
+        if (!lane_is_dead(dead, i))
+            continue;
+        atomic_store(&lane->owner, dead->leaves[i / 64] >> i % 64 & 1 ? incarnation | LANE_LEFT | (dead->heir - 1) : incarnation);
+    }
+}
+
+/* The root that names its heir; 0: it has none. */
+static uint32_t heir_of(struct la_heap *heap, const struct heap_process *process, struct la_obituary *obituary)
+{
+    uint32_t heir = atomic_load(&process->heir);
+
+    if (heir == 0 || heir > LA_HEAP_MAX_ROOTS)
+        return 0;
+    memcpy(obituary->heir, heap->roots[heir - 1].name, LA_HEAP_NAME_MAX);
+    return heir;
+}
+
 void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary)
 {
     struct heap_process *process = &heap->processes[slot];
-    struct dead dead = { heap, slot, obituary };
+    struct dead dead = { .heap = heap, .slot = slot, .obituary = obituary };
     uint64_t state = atomic_load(&process->state);
 
     *obituary = (struct la_obituary){ .slot = slot, .pid = atomic_load(&process->pid) };
     heap_copy_command(obituary->command, process->command);
+    dead.heir = heir_of(heap, process, obituary);
     for (unsigned i = 1; i < HEAP_LANES; i++)
         if (lane_is_dead(&dead, i)) {
             obituary->lanes++;
             lane_resolve_intent(heap, &heap->lane_table[i], i, obituary);
         }
-    if (obituary->lanes)
+    if (obituary->lanes) {
         free_blocks(&dead);
-    for (unsigned i = 1; i < HEAP_LANES; i++) {
-        struct heap_lane *lane = &heap->lane_table[i];
-
-        if (!lane_is_dead(&dead, i))
-            continue;
-        atomic_store(&lane->owner, atomic_load(&lane->owner) >> 32 << 32);
+        post_outcomes(&dead);
     }
+    /* Not of ourselves, who detach. */
+    if (slot != heap->process)
+        notice_post_obituary(heap, (uint32_t)(state >> 32), obituary);
+    free_lanes(&dead);
     atomic_fetch_add(&heap->header->recovered_blocks, obituary->blocks);
     atomic_fetch_add(&heap->header->recovered_bytes, obituary->bytes);
     if (slot != heap->process)

@@ -143,3 +143,58 @@ void block_hint(const struct block_ref *ref)
     atomic_store_explicit(&macro->hint[offset >> HINT_SHIFT], 1, memory_order_release);
     atomic_store_explicit(&macro->hinted, 1, memory_order_release);
 }
+
+/* ---- all of them ---- */
+
+struct visit {
+    block_visitor *block;
+    block_row_test *skip;
+    void *user;
+};
+
+static void each_of_row(const struct visit *visit, struct block_ref ref, size_t n)
+{
+    if (visit->skip && n == BLOCK_ROW && visit->skip(visit->user, &ref))
+        return;
+    for (; n > 0; n--, ref.word++, ref.start += ref.size)
+        visit->block(visit->user, &ref);
+}
+
+static void each_of_page(struct la_heap *heap, uint32_t macro, unsigned slice, slice_t page, const struct visit *visit)
+{
+    struct block_ref ref;
+    size_t n = block_first(heap, macro, slice, page, &ref), row;
+
+    if (n == 0)
+        heap_quarantine(heap, "a page word makes no sense");
+    for (; n > 0; n -= row, ref.word += row, ref.start += row * ref.size) {
+        row = MIN(n, (size_t)BLOCK_ROW);
+        each_of_row(visit, ref, row);
+    }
+}
+
+static void each_of_macro(struct la_heap *heap, uint32_t macro, const struct visit *visit)
+{
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
+        slice_t page = atomic_load_explicit(&slice_of(heap, macro, i)->page, memory_order_acquire);
+
+        if (slice_kind(page) == SLICE_SMALL || slice_kind(page) == SLICE_LARGE)
+            each_of_page(heap, macro, i, page, visit);
+    }
+}
+
+void block_each(struct la_heap *heap, block_visitor *block, block_row_test *skip, void *user)
+{
+    const struct visit visit = { block, skip, user };
+    uint32_t rows = heap_rows(heap);
+
+    for (uint32_t i = 0; i < rows; i++) {
+        uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
+        struct block_ref ref;
+
+        if (owner_state(owner) == OWNER_LANE || owner_state(owner) == OWNER_ABANDONED)
+            each_of_macro(heap, i, &visit);
+        else if (owner_state(owner) == OWNER_RUN && owner_head(owner) == i && block_find(heap, heap->payload + (size_t)i * MACRO_SIZE, &ref))
+            block(user, &ref);
+    }
+}

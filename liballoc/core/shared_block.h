@@ -61,6 +61,15 @@ static inline size_t quotient(size_t offset, uint64_t divisor)
  */
 size_t block_first(struct la_heap *heap, uint32_t macro, unsigned slice, slice_t page, struct block_ref *ret);
 
+/*
+ * Call @visit with every block, free or not, of every page, and every block of several macro blocks. The heap may change meanwhile: a block that is live all the
+ * time is visited. @skip, if not NULL, is asked first for BLOCK_ROW blocks of a page at once, whose words follow that of @row: true passes over them.
+ */
+enum { BLOCK_ROW = 16 };
+typedef void block_visitor(void *user, struct block_ref *ref);
+typedef bool block_row_test(void *user, const struct block_ref *row);
+void block_each(struct la_heap *heap, block_visitor *visit, block_row_test *skip, void *user);
+
 /* false: @address is in no live page of the heap. The start of the block may differ from @address. */
 bool block_find(struct la_heap *heap, const void *address, struct block_ref *ret);
 

@@ -202,12 +202,12 @@ static void check_header(struct fsck *fsck)
 static void check_lane(struct fsck *fsck, unsigned number)
 {
     struct heap_lane *lane = &fsck->heap->lane_table[number];
-    uint32_t op = atomic_load(&lane->op);
+    uint32_t op = atomic_load(&lane->op), owner = (uint32_t)atomic_load(&lane->owner);
 
     if (op > INTENT_LAST || (op == INTENT_SWAP && atomic_load(&lane->other) >= fsck->heap->size) || (op != INTENT_NONE && (atomic_load(&lane->link) >= fsck->heap->size || atomic_load(&lane->block) >= fsck->heap->size)))
         finding(fsck, "lane %u: intent %u points outside the heap (F6)", number, op);
-    if ((uint32_t)atomic_load(&lane->owner) > LA_HEAP_MAX_PROCESSES)
-        finding(fsck, "lane %u: belongs to process slot %u (F6)", number, (uint32_t)atomic_load(&lane->owner) - 1);
+    if (owner > LA_HEAP_MAX_PROCESSES && owner - LANE_LEFT >= LA_HEAP_MAX_ROOTS)
+        finding(fsck, "lane %u: belongs to process slot %u (F6)", number, owner - 1);
 }
 
 static void check_root(struct fsck *fsck, struct heap_root *root)

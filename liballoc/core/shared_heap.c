@@ -62,7 +62,9 @@ bool heap_geometry(uint64_t size, struct heap_header *h)
     h->lanes_at = at;
     at += HEAP_LANES * sizeof(struct heap_lane);
     h->roots_at = at;
-    at = align_up(at + LA_HEAP_MAX_ROOTS * sizeof(struct heap_root), 4096);
+    at += LA_HEAP_MAX_ROOTS * sizeof(struct heap_root);
+    h->notices_at = at;
+    at = align_up(at + HEAP_NOTICES * sizeof(struct heap_notice), 4096);
     h->macros_at = at;
     at = align_up(at + macros * sizeof(struct heap_macro), 4096);
     h->slices_at = at;
@@ -132,7 +134,7 @@ static int read_header(int fd, struct heap_header *h)
     if ((uint64_t)st.st_size != h->size)
         return la_fail(-EINVAL, "heap %.*s is truncated: %ld of %lu bytes", LA_HEAP_NAME_MAX, h->name, (long)st.st_size, h->size);
     if (!heap_geometry(h->size, &expected) || h->payload_at != expected.payload_at || h->lanes_at != expected.lanes_at ||
-        h->processes_at != expected.processes_at || h->roots_at != expected.roots_at || h->macros_at != expected.macros_at ||
+        h->processes_at != expected.processes_at || h->roots_at != expected.roots_at || h->notices_at != expected.notices_at || h->macros_at != expected.macros_at ||
         h->slices_at != expected.slices_at || h->macro_count != expected.macro_count || memchr(h->name, 0, sizeof(h->name)) == NULL)
         return la_fail(-EINVAL, "the heap's header contradicts itself: the file is damaged");
     return 0;
@@ -146,6 +148,7 @@ static void set_pointers(struct la_heap *heap, const struct heap_header *h)
     heap->processes = (struct heap_process *)(heap->base + h->processes_at);
     heap->lane_table = (struct heap_lane *)(heap->base + h->lanes_at);
     heap->roots = (struct heap_root *)(heap->base + h->roots_at);
+    heap->notices = (struct heap_notice *)(heap->base + h->notices_at);
     heap->macros = (struct heap_macro *)(heap->base + h->macros_at);
     heap->slices = (struct heap_slice *)(heap->base + h->slices_at);
     heap->payload = heap->base + h->payload_at;
@@ -212,6 +215,7 @@ static int take_process_slot(struct la_heap *heap)
         }
         heap->process = i;
         name_process(process);
+        atomic_store(&process->heir, 0);
         atomic_store(&process->state, ((state >> 32) + 1) << 32 | PROCESS_ATTACHED);
         return 0;
     }
@@ -425,6 +429,9 @@ static struct lane *new_lane(struct la_heap *heap)
         lane->incarnation = (uint32_t)(free >> 32) + 1;
         if (!atomic_compare_exchange_strong(&entry->owner, &free, (uint64_t)lane->incarnation << 32 | (heap->process + 1)))
             continue;
+        /* What the last one had to say is in the notices, see recover.c. In this order: la_heap_outcome() reads them the other way round. */
+        atomic_store_explicit(&entry->operation, 0, memory_order_release);
+        atomic_store_explicit(&entry->happened, 0, memory_order_release);
         lane->heap = heap;
         lane->number = i;
         chain_init(&lane->chain, CHAIN_LANE, &la_default_source, NULL);
@@ -468,6 +475,8 @@ static NOINLINE struct lane *lend_lane(struct la_heap *heap)
     lock_give(&heap->lock);
     if (!lane)
         return NULL;
+    /* Of the thread that had it before. */
+    atomic_store_explicit(&heap->lane_table[lane->number].operation, 0, memory_order_release);
     la_tls_lanes[heap->index].lane = lane;
     la_tls_lanes[heap->index].serial = heap->serial;
     atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);

@@ -40,6 +40,7 @@ struct la_heap {
     struct heap_process *processes;
     struct heap_lane *lane_table;
     struct heap_root *roots;
+    struct heap_notice *notices;
     struct heap_macro *macros;
     struct heap_slice *slices;
     char *payload;

@@ -6,6 +6,7 @@
  *            struct heap_process [256]  one per attached process
  *            struct heap_lane [4096]    one per thread that works in the heap; number 0 is never used
  *            struct heap_root [256]     named pointer words
+ *            struct heap_notice [256]   what became of the dead: a ring, notice.c
  *   tables   struct heap_macro [n]      who owns a macro block, where in it others freed blocks
  *            struct heap_slice [32 n]   what a page is
  *   payload  macro blocks of 2 MiB; slice 0 of each holds the state words of its small blocks
@@ -166,7 +167,8 @@ struct heap_process {
     _Atomic(uint64_t) state;
     _Atomic(int32_t) pid;       /* for people */
     char command[16];
-    uint8_t unused[36];
+    _Atomic(uint32_t) heir;     /* 1 + index of the root that names it; 0: none */
+    uint8_t unused[32];
 };
 
 _Static_assert(sizeof(struct heap_process) == 64, "one cache line");
@@ -175,8 +177,11 @@ enum intent_op { INTENT_NONE = 0, INTENT_PUBLISH, INTENT_TAKE, INTENT_QUEUE_PUSH
 
 /*
  * A lane. All fields but owner are written by the lane alone, and read by whoever recovers it or helps it.
- *   owner: | incarnation 32 | process slot + 1, 32 |; 0 in the lower half: free
+ *   owner: | incarnation 32 | process slot + 1, 32 |; 0 in the lower half: free; LANE_LEFT | index of a root: what it holds is left to the heir that the
+ *          root names, the lane is nobody's (heir.c)
  */
+#define LANE_LEFT 0x80000000u
+
 struct heap_lane {
     _Atomic(uint64_t) owner;
     _Atomic(uint32_t) op;               /* enum intent_op; stored last when an intent begins, first when it ends */
@@ -212,6 +217,16 @@ struct heap_root {
 
 _Static_assert(sizeof(struct heap_root) == 128, "two cache lines");
 
+enum { HEAP_NOTICES = 256, NOTICE_WORDS = 15 };
+
+/* word: notice.c. The rest is of the notice that it names, once that is complete. */
+struct heap_notice {
+    _Atomic(uint64_t) word;
+    _Atomic(uint64_t) data[NOTICE_WORDS];
+};
+
+_Static_assert(sizeof(struct heap_notice) == 128, "two cache lines");
+
 struct heap_header {
     uint64_t magic;             /* written last by la_heap_format() */
     uint32_t layout_version;
@@ -223,7 +238,7 @@ struct heap_header {
     char name[LA_HEAP_NAME_MAX + 1];
     uint32_t macro_count;
     uint32_t unused;
-    uint64_t processes_at, lanes_at, roots_at, macros_at, slices_at, payload_at;
+    uint64_t processes_at, lanes_at, roots_at, notices_at, macros_at, slices_at, payload_at;
     /* From here on it changes. Counters: anybody adds. */
     _Alignas(64) _Atomic(uint32_t) quarantined;
     _Atomic(uint32_t) next_macro;       /* where to look for a free one: a hint */
@@ -231,12 +246,23 @@ struct heap_header {
     _Atomic(uint32_t) rows;             /* macro blocks whose rows in the tables are committed; only grows */
     _Atomic(uint64_t) committed;        /* bytes */
     _Atomic(uint64_t) recovered_processes, recovered_blocks, recovered_bytes;
+    _Atomic(uint64_t) notices;          /* posted; the next one's number, or one before it */
 };
 
-#define HEAP_LAYOUT_HASH                                                                                                \
-    ((uint64_t)sizeof(struct heap_header) * 1000003 + sizeof(struct heap_process) * 10007 + sizeof(struct heap_lane) * 1009 + \
-     sizeof(struct heap_root) * 103 + sizeof(struct heap_macro) * 13 + sizeof(struct heap_slice) + SMALL_CLASSES * 7919 + \
-     SLICE_SHIFT * 65537 + HEAP_LANES * 31)
+/* Of everything that two libraries must have in common beside the version: sizes, places of fields, constants of the geometry. */
+#define HASH_STEP(hash, number) (((hash) ^ (uint64_t)(number)) * 0x100000001b3u)
+#define HASH_PLACE(hash, type, field) HASH_STEP(HASH_STEP(hash, offsetof(struct type, field)), sizeof(((struct type *)0)->field))
+#define HASH_HEADER HASH_PLACE(HASH_PLACE(HASH_STEP(0xcbf29ce484222325u, sizeof(struct heap_header)), heap_header, quarantined), heap_header, notices)
+#define HASH_PROCESS HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_HEADER, sizeof(struct heap_process)), heap_process, state), heap_process, heir)
+#define HASH_LANE_1 HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_PROCESS, sizeof(struct heap_lane)), heap_lane, op), heap_lane, sequence)
+#define HASH_LANE HASH_PLACE(HASH_PLACE(HASH_PLACE(HASH_LANE_1, heap_lane, next_offset), heap_lane, other), heap_lane, happened)
+#define HASH_ROOT HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_LANE, sizeof(struct heap_root)), heap_root, version), heap_root, name)
+#define HASH_MACRO HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_ROOT, sizeof(struct heap_macro)), heap_macro, hinted), heap_macro, hint)
+#define HASH_SLICE HASH_STEP(HASH_PLACE(HASH_STEP(HASH_MACRO, sizeof(struct heap_slice)), heap_slice, run), sizeof(struct heap_notice))
+#define HASH_GEOMETRY HASH_STEP(HASH_STEP(HASH_STEP(HASH_SLICE, SMALL_CLASSES), SLICE_SHIFT), MACRO_SIZE)
+#define HASH_TABLES HASH_STEP(HASH_STEP(HASH_STEP(HASH_GEOMETRY, HEAP_LANES), LA_HEAP_MAX_PROCESSES), LA_HEAP_MAX_ROOTS)
+#define HASH_WORDS HASH_STEP(HASH_STEP(HASH_STEP(HASH_TABLES, WORD_GENERATION_BITS), WORD_EPOCH_BITS), WORD_LANE_BITS)
+#define HEAP_LAYOUT_HASH HASH_STEP(HASH_STEP(HASH_WORDS, HEAP_NOTICES), INTENT_LAST)
 
 /* Offsets for a file of @size bytes; false: too small. */
 bool heap_geometry(uint64_t size, struct heap_header *ret);

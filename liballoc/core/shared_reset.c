@@ -80,6 +80,13 @@ int la_heap_reset(struct la_heap *heap)
             reset_run(heap, i, lane->number);
         else if (owner_state(atomic_load(&heap->macros[i].owner)) != OWNER_NONE)
             reset_pages(heap, i);
+    /* What was left to heirs is gone, too. */
+    for (unsigned i = 1; i < HEAP_LANES; i++) {
+        uint64_t owner = atomic_load(&heap->lane_table[i].owner);
+
+        if ((uint32_t)owner & LANE_LEFT)
+            atomic_store(&heap->lane_table[i].owner, owner >> 32 << 32);
+    }
     for (struct lane *l = heap->lanes; l; l = l->next) {
         lane_rebuild(l);
         lane_trim(&l->chain);

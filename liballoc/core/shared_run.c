@@ -83,11 +83,27 @@ void *run_take(struct lane *lane, size_t size)
     return block;
 }
 
+/* Macro blocks of the run, as far as they are in the heap. */
+static uint32_t macros_of(const struct block_ref *ref)
+{
+    uint32_t n = run_length(slice_of(ref->heap, ref->macro, 0)) / (MACRO_SIZE / 4096);
+
+    return MIN(n, ref->heap->macro_count - ref->macro);
+}
+
+bool run_is_whole(const struct block_ref *ref)
+{
+    for (uint32_t i = macros_of(ref); i-- > 0;)
+        if (atomic_load_explicit(&ref->heap->macros[ref->macro + i].owner, memory_order_relaxed) != owner_run(ref->macro))
+            return false;
+    return true;
+}
+
 static void dismantle(const struct block_ref *ref, unsigned lane)
 {
     struct la_heap *heap = ref->heap;
     struct heap_slice *slice = slice_of(heap, ref->macro, 0);
-    uint32_t n = (uint32_t)MIN((uint64_t)run_length(slice) / (MACRO_SIZE / 4096), (uint64_t)(heap->macro_count - ref->macro));
+    uint32_t n = macros_of(ref);
     word_t w;
 
     for (uint32_t i = n; i-- > 1;)

@@ -595,6 +595,7 @@ void machine_stop(void)
 
 struct image {
     size_t size;
+    unsigned lines;     /* how many were known when it was taken; a search that learns more begins again, but goes on until it sees that */
     char bytes[];
 };
 
@@ -619,6 +620,7 @@ struct image *image_take(void)
     char *to = image->bytes;
 
     image->size = size;
+    image->lines = line_count;
     memcpy(to, &world, sizeof(world));
     to += sizeof(world);
     for (unsigned i = 0; i < line_count; i++, to += LINE)
@@ -638,7 +640,7 @@ void image_restore(const struct image *image)
 
     memcpy(&world, from, sizeof(world));
     from += sizeof(world);
-    for (unsigned i = 0; i < line_count; i++, from += LINE)
+    for (unsigned i = 0; i < image->lines; i++, from += LINE)
         memcpy(lines[i], from, LINE);
     for (int i = 0; i < ACTORS; i++) {
         size_t n = stack_in_use(&world.actor[i]);

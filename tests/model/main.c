@@ -54,14 +54,14 @@ static const struct scenario scenarios[] = {
     TWO("version-read", "+v", "rr", 0, .mortal = ""),
     TWO("version-out-in", "+vx", "+v", 0, .mortal = ""),
     TWO("version-back", "+v", "xv", 1, .mortal = ""),
-    TWO("version-given-up", "+wtfp", "xvx", 1, KILLS("1"), .deep = true),
+    TWO("version-given-up", "+wtfp", "xvx", 1, .mortal = "", .deep = true),
     TWO("version-take", "+v", "tf", 1, .mortal = ""),
     TWO("version-push", "+v", "+p", 0, .mortal = ""),
     TWO("kill-version-version", "+vf", "+vf", 0, KILLS("12")),
-    TWO("kill-version-over", "+v", "+v", 1, KILLS("12")),
+    TWO("kill-version-over", "+v", "+v", 1, KILLS("12"), .deep = true),
     TWO("kill-version-out", "xf", "+v", 1, KILLS("12")),
     TWO("kill-version-take", "+v", "tf", 1, KILLS("12")),
-    TWO("kill-recoverer-version", "+v", "+v", 0, .mortal = "1", KILLS_RECOVERER),
+    TWO("kill-recoverer-version", "+v", "+v", 0, .mortal = "1", KILLS_RECOVERER, .deep = true),
     /* A helper that sleeps. */
     TWO("late-helper", "tptpt", "t", 1, .mortal = ""),
     /* The mutex. */

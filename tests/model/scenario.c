@@ -492,6 +492,21 @@ static void kill_actor(int actor)
 
 /* ---- M1: how a word may change ---- */
 
+#define MARK ((uintptr_t)1 << 63)
+
+static unsigned mark_lane(uintptr_t value)
+{
+    return value >> 51 & (HEAP_LANES - 1);
+}
+
+/* What was in doubt is settled while its lane's mark is there: it says that the block is published. */
+static bool is_marked_by(unsigned lane)
+{
+    uintptr_t value = (uintptr_t)atomic_load_explicit(root, memory_order_relaxed);
+
+    return value & MARK && mark_lane(value) == lane;
+}
+
 static bool may_change(int actor, word_t from, word_t to, unsigned epoch)
 {
     enum word_state old = word_state(from, epoch), new = word_state(to, epoch);
@@ -506,7 +521,7 @@ static bool may_change(int actor, word_t from, word_t to, unsigned epoch)
     switch (old) {
     case WORD_FREE: return (new == WORD_HELD && word_lane(to) == mine) || new == WORD_HEAP;
     case WORD_HELD: return (new == WORD_IN_DOUBT && same_lane && lane == mine) || new == WORD_HEAP;
-    case WORD_IN_DOUBT: return (new == WORD_HELD && same_lane && lane == mine) || new == WORD_HEAP;
+    case WORD_IN_DOUBT: return (new == WORD_HELD && same_lane && lane == mine) || (new == WORD_HEAP && is_marked_by(lane));
     /* A bundle whose root was not published takes its blocks back; who publishes it, or recovers it, has it alone. */
     case WORD_HEAP: return new == WORD_HELD && scene->bundles && (word_lane(to) == mine || actor >= LANES);
     }
@@ -536,13 +551,6 @@ static void after_step(int actor)
 }
 
 /* ---- M2: links ---- */
-
-#define MARK ((uintptr_t)1 << 63)
-
-static unsigned mark_lane(uintptr_t value)
-{
-    return value >> 51 & (HEAP_LANES - 1);
-}
 
 /* The mark of a swap that finds nothing to be replaced. */
 static bool is_mark_of_nothing(uintptr_t value)

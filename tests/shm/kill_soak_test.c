@@ -1,9 +1,10 @@
 /*
  * Random SIGKILL among processes that work on one heap.
  *
- * Four unrelated processes (fork and exec) push, take, replace and bundle objects on shared stacks, while one after the other is killed
- * at a random moment and replaced. Survivors recover the dead as they go, without a pause. From time to time everybody is killed, and the
- * heap must balance: no block held or in doubt, and exactly the blocks that the stacks reach are allocated.
+ * Four unrelated processes (fork and exec) push, take, replace and bundle objects on shared stacks, swap a root and pass objects through a queue, while one after the
+ * other is killed at a random moment and replaced. Survivors recover the dead as they go, without a pause. From time to time everybody is killed, and
+ * the heap must balance: no block held or in doubt, and exactly the blocks that the roots reach are allocated. Nothing is ever reset, so what a
+ * kill leaves behind would add up: LIBALLOC_SOAK_ROUNDS=100000 for as many kills, LIBALLOC_SOAK_PAUSE: microseconds between two, at most.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -23,7 +24,7 @@
 #include "../support/kill.h"
 #include "../support/random.h"
 
-enum { WORKERS = 4, STACKS = 8, AUDIT_EVERY = 100 };
+enum { WORKERS = 4, STACKS = 8, AUDIT_EVERY = 100, CAPACITY = 50 };
 
 struct object {
     struct object *next;
@@ -32,9 +33,10 @@ struct object {
 };
 
 static char heap_name[64];
-static la_link *stacks[STACKS];
+static la_link *stacks[STACKS], *table;     /* table: an object whose next is the root's version */
+static struct la_queue *queue;
 
-static void find_stacks(struct la_heap *heap)
+static void find_roots(struct la_heap *heap)
 {
     for (int i = 0; i < STACKS; i++) {
         char name[16];
@@ -43,6 +45,8 @@ static void find_stacks(struct la_heap *heap)
         if (la_heap_root(heap, name, &stacks[i]) < 0)
             abort();
     }
+    if (la_heap_root(heap, "table", &table) < 0 || la_queue_open(heap, "queue", &queue) < 0)
+        abort();
 }
 
 static size_t random_size(uint64_t *state)
@@ -109,6 +113,53 @@ static void free_object(struct object *o)
     la_free(o);
 }
 
+static struct object *read_table(struct la_heap *heap, uint64_t *version)
+{
+    void *value;
+
+    if (la_root_read(heap, table, &value, version) < 0)
+        abort();
+    return value;
+}
+
+static void swap_table(struct la_heap *heap, uint64_t *state)
+{
+    size_t size = random_size(state);
+    struct object *o = fill(la_heap_hold(heap, size), size);
+    uint64_t version;
+    void *old;
+
+    if (!o)
+        return;
+    read_table(heap, &version);
+    o->next = (struct object *)(version + 1);
+    if (la_root_swap(heap, table, version, o, &old) < 0) {
+        la_free(o);
+        return;
+    }
+    if (old && (uint64_t)((struct object *)old)->next != version)
+        abort();
+    if (old)
+        free_object(old);
+}
+
+static void push_in_queue(struct la_heap *heap, uint64_t *state)
+{
+    size_t size = random_size(state);
+    struct object *o = fill(la_heap_hold(heap, size), size);
+
+    if (o && la_queue_push(heap, queue, o, LA_TRY) < 0)
+        la_free(o);
+}
+
+static void pop_from_queue(struct la_heap *heap)
+{
+    void *block;
+
+    if (la_queue_pop(heap, queue, LA_TRY, &block) == 0)
+        free_object(block);
+}
+
 static void work(struct la_heap *heap, uint64_t seed)
 {
     void *held[32] = { 0 };
@@ -117,7 +168,7 @@ static void work(struct la_heap *heap, uint64_t seed)
         uint64_t r = next_random(&state);
         struct object *o;
 
-        switch (r % 8) {
+        switch (r % 11) {
         case 0:
         case 1:
             push_one(heap, &state);
@@ -140,6 +191,15 @@ static void work(struct la_heap *heap, uint64_t seed)
             la_free(held[r / 8 % 32]);
             held[r / 8 % 32] = la_heap_hold(heap, random_size(&state));
             break;
+        case 7:
+            swap_table(heap, &state);
+            break;
+        case 8:
+            push_in_queue(heap, &state);
+            break;
+        case 9:
+            pop_from_queue(heap);
+            break;
         default:
             if (r / 8 % 16 == 0)
                 la_heap_recover(heap, NULL, NULL);
@@ -156,7 +216,7 @@ static int worker_main(const char *name, const char *seed)
         fprintf(stderr, "worker: %s\n", la_last_error());
         return 1;
     }
-    find_stacks(heap);
+    find_roots(heap);
     work(heap, strtoull(seed, NULL, 10));
     return 0;
 }
@@ -182,6 +242,12 @@ static void print_finding(void *user, const char *line)
     print_error("%s\n", line);
 }
 
+static void verify_queued(void *user, void *block)
+{
+    (void)user;
+    verify(block);
+}
+
 /*
  * Nobody is attached but us. Every allocated block must be reachable, but for parts whose object was taken by a process that died before
  * it freed both: those are HEAP without a link, the one leak that the policy states; they cannot be more than there were kills.
@@ -189,7 +255,8 @@ static void print_finding(void *user, const char *line)
 static void audit(struct la_heap *heap, unsigned kills)
 {
     struct la_fsck counts = { .struct_size = sizeof(counts) };
-    uint64_t reachable = 0;
+    uint64_t reachable = 1, version;    /* the queue */
+    struct object *last;
 
     assert_true(la_heap_recover(heap, NULL, NULL) >= 0);
     assert_int_equal(la_heap_fsck(heap, print_finding, NULL, &counts), 0);
@@ -198,6 +265,13 @@ static void audit(struct la_heap *heap, unsigned kills)
             verify(o);
             reachable += o->part ? 2 : 1;
         }
+    reachable += (uint64_t)la_queue_walk(heap, queue, verify_queued, NULL);
+    last = read_table(heap, &version);
+    if (last) {
+        verify(last);
+        assert_int_equal((uint64_t)last->next, version);
+        reachable++;
+    }
     assert_int_equal(counts.blocks[1], 0);
     assert_int_equal(counts.blocks[2], 0);
     if (counts.blocks[3] < reachable || counts.blocks[3] - reachable > kills)
@@ -206,9 +280,16 @@ static void audit(struct la_heap *heap, unsigned kills)
     assert_true(counts.blocks[3] - reachable <= kills);
 }
 
+static unsigned number_from(const char *variable, unsigned otherwise)
+{
+    const char *text = getenv(variable);
+
+    return text && atoi(text) > 0 ? (unsigned)atoi(text) : otherwise;
+}
+
 static void survivors_and_heap_stay_sound_while_processes_are_killed(void **state)
 {
-    unsigned rounds = getenv("LIBALLOC_SOAK_ROUNDS") ? (unsigned)atoi(getenv("LIBALLOC_SOAK_ROUNDS")) : 1000;
+    unsigned rounds = number_from("LIBALLOC_SOAK_ROUNDS", 1000), longest = number_from("LIBALLOC_SOAK_PAUSE", 8000);
     uint64_t random = 88172645463325252u;
     struct la_heap *heap;
     pid_t workers[WORKERS];
@@ -216,15 +297,18 @@ static void survivors_and_heap_stay_sound_while_processes_are_killed(void **stat
     (void)state;
     snprintf(heap_name, sizeof(heap_name), "soak-%d", getpid());
     assert_int_equal(la_heap_create(heap_name, (size_t)256 << 20, 0, &heap), 0);
-    find_stacks(heap);
+    assert_int_equal(la_queue_create(heap, "queue", CAPACITY, &queue), 0);
+    find_roots(heap);
     for (unsigned i = 0; i < WORKERS; i++)
         workers[i] = start_worker(next_random(&random) | 1);
     for (unsigned round = 1; round <= rounds; round++) {
         unsigned victim = next_random(&random) % WORKERS;
-        struct timespec pause = { .tv_nsec = 1 + (long)(next_random(&random) % 8000000) };
+        struct timespec pause = { .tv_nsec = 1 + (long)(next_random(&random) % (1000ul * longest)) };
 
         nanosleep(&pause, NULL);    /* the random moment */
         kill_worker(workers[victim]);
+        if (round % 10000 == 0)
+            print_message("%u kills, all well so far\n", round);
         if (round % AUDIT_EVERY == 0 || round == rounds) {
             for (unsigned i = 0; i < WORKERS; i++)
                 if (i != victim)

@@ -308,6 +308,10 @@ struct la_obituary {
     uint32_t lanes;
     uint64_t blocks, bytes;     /* held and freed */
     uint32_t published, undone; /* steps that were finished or undone */
+    uint64_t left_blocks, left_bytes;   /* held, and left to the heir */
+    char heir[LA_HEAP_NAME_MAX + 1];    /* la_heap_set_heir(); "": it had none */
+    uint64_t operation;         /* la_heap_operation() of one of its threads, la_heap_outcome() knows of the others; 0: it had none */
+    bool happened;              /* that one */
 };
 
 /**
@@ -318,6 +322,70 @@ struct la_obituary {
  * Return: number of dead processes recovered, or a negative errno.
  */
 LA_API int la_heap_recover(struct la_heap *heap, void (*each)(void *user, const struct la_obituary *), void *user);
+
+/**
+ * la_heap_obituary() - read the obituaries of a heap one after the other: whoever recovers a process leaves one there
+ * @number: in: 0 at first, later what the last call made of it; out: where to go on. Every reader has one of its own
+ * @ret:    set on success, untouched on failure. Counts are those of the recoverer that ended the recovery
+ *
+ * The heap keeps the last 256 notices: an obituary, and one more for each thread of the dead that had given its operation a number. Also in a heap attached for
+ * reading only. Return: 0; -ENOENT (no other one yet: call again with the same @number); -EOVERFLOW (some are lost, as more have come
+ * since; @number is that of the oldest there is).
+ */
+LA_API int la_heap_obituary(struct la_heap *heap, uint64_t *number, struct la_obituary *ret);
+
+/*
+ * Outcomes: did my last operation happen? A process that may be killed gives its operations numbers of its own choice, and writes down, in the
+ * heap or elsewhere, which one comes next. Whoever comes after it, or its parent, asks for that number.
+ */
+
+/**
+ * la_heap_operation() - give a number to the calling thread's next operation
+ * @number: not 0, and of no other operation of any process, e.g. a worker's number and a counter; 0: those that follow have none
+ *
+ * An operation is one call of la_publish(), la_push(), la_take(), la_root_swap(), la_queue_push(), la_queue_pop() or of their forms for bundles. The number is that of all
+ * operations until the next call: give each that matters one of its own.
+ *
+ * Return: 0, or a negative errno (no lane left, -EROFS).
+ */
+LA_API int la_heap_operation(struct la_heap *heap, uint64_t number);
+
+/**
+ * la_heap_outcome() - what became of the operation with that number
+ *
+ * Known of each thread's last number, and of the last that happened before it; of the dead as long as the heap keeps their notices (la_heap_obituary()), but it is
+ * decided when they are recovered, not before. Also in a heap attached for reading only.
+ *
+ * Return: 1 (it has happened); 0 (it has not, and will not); -EINPROGRESS (it has not happened yet, its thread may still be at it: call
+ * la_heap_recover() if its process is dead); -ENOENT (nobody has it: it was not begun, or it is forgotten); -EINVAL (@number is 0).
+ */
+LA_API int la_heap_outcome(struct la_heap *heap, uint64_t number);
+
+/*
+ * Heirs: what a process held is not freed at its death, but kept for whoever comes in its place.
+ */
+
+/**
+ * la_heap_set_heir() - name the heir of the calling process in this heap
+ * @name: see LA_HEAP_NAME_MAX; the heap's root of that name (la_heap_root()) stands for the heir, its value is not touched. NULL: no heir (as at first)
+ *
+ * From now on a death, or la_heap_detach(), leaves every held block as it is, also those of bundles that were not published, for la_heap_inherit() with that
+ * name. Nobody need be there to inherit: blocks and lanes (LA_HEAP_MAX_LANES) wait.
+ *
+ * Return: 0, -EINVAL (name), -ENOSPC (no root left), -EROFS.
+ */
+LA_API int la_heap_set_heir(struct la_heap *heap, const char *name);
+
+/**
+ * la_heap_inherit() - hold what the dead have left to the heir @name
+ * @each: called with each block, which the calling thread holds from then on; may free or publish it. NULL: count only, nothing is taken
+ *
+ * What a block is, only its bytes say: the dead may have been about to write or to free it. Of the recovered: call la_heap_recover() first where no daemon does.
+ * Any number of heirs of one name share what there is. One that dies meanwhile holds what it has got so far, the rest waits for the next.
+ *
+ * Return: number of blocks, or a negative errno.
+ */
+LA_API long la_heap_inherit(struct la_heap *heap, const char *name, void (*each)(void *user, void *block, size_t size), void *user);
 
 struct la_fsck {
     size_t struct_size;

@@ -10,6 +10,7 @@
  *   C6  the heap can be used: blocks of all kinds are allocated, none of them live already; published, taken, freed; then C2 and C3 again
  *       and the free slices are all there
  *   C7  when the peers die as well, what they held is free
+ *   C8  of an operation with a number it is known whether it has happened, from its recovery on
  *
  * A checker is allowed to crash or to hang: whoever started it counts that as a finding.
  */
@@ -40,6 +41,7 @@ struct check {
     struct seen *seen;
     unsigned seen_count;
     uint8_t *reached;               /* by index of tracked */
+    bool outcome_is_known;
 };
 
 static void bad(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
@@ -176,11 +178,11 @@ static void check_tracked(struct check *c, const struct tracked *t, const char *
 {
     const struct seen *seen = find_seen(c, address_of(c, t));
 
-    if (!seen && (t->fate == LIVE || t->fate == PEER_HELD))
+    if (!seen && (t->fate == LIVE || t->fate == PEER_HELD || t->fate == LEFT))
         bad(c, "%s: block %#lx of %lu bytes is lost", when, address_of(c, t), t->size);
     if (!seen)
         return;
-    if (seen->held != (t->fate == PEER_HELD))
+    if (seen->held != (t->fate == PEER_HELD || t->fate == EITHER_LEFT || (t->fate == LEFT && !c->reached[t - c->actor.stage->tracked])))
         bad(c, "%s: block %#lx of %lu bytes is %s", when, address_of(c, t), t->size, seen->held ? "held" : "no longer held");
     if (seen->size < t->size)
         bad(c, "%s: block %#lx of %lu bytes has only %zu", when, address_of(c, t), t->size, seen->size);
@@ -264,8 +266,10 @@ static void check_model(struct check *c, const char *when)
         check_tracked(c, t, when);
         if (t->fate == LINKED && live != c->reached[i])
             bad(c, "%s: block %#lx of %lu bytes is %s", when, address_of(c, t), t->size, live ? "live, but nothing leads to it" : "linked, but free");
-        if (t->fate == EITHER || t->fate == LINKED)
+        if (t->fate == EITHER || t->fate == LINKED || t->fate == EITHER_LEFT)
             c->verdict->live |= (uint64_t)live << (bit++ % 64);
+        else if (t->fate == LEFT)
+            c->verdict->live |= (uint64_t)c->reached[i] << (bit++ % 64);
     }
 }
 
@@ -406,6 +410,19 @@ static void check_recovered(struct check *c, const char *when)
     check_model(c, when);
 }
 
+static void check_outcome(struct check *c, const char *when)
+{
+    int r;
+
+    if (!(c->scenario->flags & NUMBERED))
+        return;
+    r = la_heap_outcome(c->actor.heap, STAGE_OPERATION);
+    if (r < 0 || (c->outcome_is_known && (r != 0) != c->verdict->happened))
+        bad(c, "%s: it is not known whether the operation has happened, or something else than before (%d)", when, r);
+    c->outcome_is_known = true;
+    c->verdict->happened = r != 0;
+}
+
 static void sort_model(struct stage *stage)
 {
     qsort(stage->tracked, stage->tracked_count, sizeof(*stage->tracked), by_offset);
@@ -471,12 +488,14 @@ void check_image(struct stage *shared, const struct scenario *scenario, unsigned
     sort_model(stage);
     recover(c);
     check_recovered(c, "after recovery");
+    check_outcome(c, "after recovery");
     if (scenario->audit)
         scenario->audit(&c->actor);
     if (c->actor.wrong)
         bad(c, "audit: %s", c->actor.wrong);
     use_heap(c);
     check_recovered(c, "after use");
+    check_outcome(c, "after use");
     if (stage->peers_alive && flags & CHECK_PEERS_DIE)
         bury_peers(c);
     _exit(0);

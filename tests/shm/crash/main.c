@@ -104,6 +104,8 @@ static void follow_course(struct course *course, const struct images *images)
     }
     if (flipped & course->changed && !(course->scenario->flags & UNEVEN))
         report(course, "instruction", images->step, images->at, "what was done is undone by dying later");
+    if (course->scenario->flags & NUMBERED && verdict->happened != (verdict->live != course->first_live))
+        report(course, "instruction", images->step, images->at, verdict->happened ? "it has not happened, but is said to" : "it has happened, but is not said to");
     course->changed |= flipped;
     course->live = verdict->live;
     course->capacity = verdict->capacity;
@@ -174,6 +176,8 @@ static void run_victim(struct course *course, struct trace *trace, enum trace_mo
             stage_attach(&actor, scenario->flags & KEEPS_DEAD ? LA_HEAP_NO_RECOVER : 0);
         if (scenario->prepare)
             scenario->prepare(&actor);
+        if (scenario->flags & NUMBERED && la_heap_operation(actor.heap, STAGE_OPERATION) < 0)
+            stage_fail("operation");
         begin_trace(trace, mode, actor.heap != NULL);
         scenario->act(&actor);
         trace_end();

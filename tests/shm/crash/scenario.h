@@ -16,6 +16,7 @@ enum scenario_flags {
     LONG = 1u << 8,             /* full run only, unless asked for by name */
     COMPARED = 1u << 7,         /* default run: traced in both modes, see trace.c */
     UNEVEN = 1u << 5,           /* what is live goes up and down in its course: memory is reused in it, or a block lives twice */
+    NUMBERED = 1u << 10,        /* the operation has number STAGE_OPERATION: its outcome must be known */
     UNFORMATTED = 1u << 6,      /* the file is empty when the victim begins */
 };
 

@@ -709,6 +709,135 @@ static void hold_for_swap(struct actor *a)
     a->stage->note[2] = (uintptr_t)of_version(a, (uint32_t)version + 2);
 }
 
+/* ---- heirs ---- */
+
+static void set_heir(struct actor *a)
+{
+    if (la_heap_set_heir(a->heap, "heir") < 0)
+        stage_fail("heir");
+}
+
+static void publish_with_heir(struct actor *a)
+{
+    set_heir(a);
+    publish_ground(a);
+    stage_change(a, (void *)a->stage->note[1], LEFT);
+    stage_fill(a, hold(a, LARGE), LARGE, LEFT);
+    stage_fill(a, hold(a, 16), 16, LEFT);
+}
+
+static void survivor_takes_left(struct actor *a)
+{
+    void *block = la_take(a->heap, (la_link *)a->stage->note[0], NEXT);
+
+    if (block)
+        stage_change(a, block, PEER_HELD);
+}
+
+static void take_with_heir(struct actor *a)
+{
+    la_link *root;
+
+    set_heir(a);
+    root = stage_root(a, "root");
+    a->stage->note[0] = (uintptr_t)root;
+    link_object(a, root, 200, LEFT);
+    link_object(a, root, 200, LEFT);
+}
+
+/* The blocks are left, the record of the bundle is not for the heir. */
+static void bundle_with_heir(struct actor *a)
+{
+    struct object *part;
+
+    set_heir(a);
+    bundle_of_4(a);
+    for (part = (struct object *)a->stage->note[1]; part; part = atomic_load(&part->part))
+        stage_change(a, part, LEFT);
+}
+
+static void run_with_heir(struct actor *a)
+{
+    set_heir(a);
+    a->stage->note[0] = (uintptr_t)stage_track(a, hold(a, RUN), RUN, EITHER_LEFT);
+}
+
+static void leave_much(struct actor *a, enum fate fate)
+{
+    static const size_t sizes[] = { 16, 200, 20000, LARGE, RUN };
+
+    set_heir(a);
+    for (unsigned i = 0; i < 2 * sizeof(sizes) / sizeof(*sizes) - 1; i++)
+        stage_fill(a, hold(a, sizes[i / 2]), sizes[i / 2], fate);
+}
+
+static void leaves_much(struct actor *a) { leave_much(a, LEFT); }
+
+/* The victim has no heir: what it inherits is free when it dies. */
+static void nobody_inherits(struct actor *a)
+{
+    for (uint32_t i = 0; i < a->stage->tracked_count; i++)
+        if (a->stage->tracked[i].fate == LEFT)
+            a->stage->tracked[i].fate = EITHER_LEFT;
+}
+
+static void keep_holding(void *user, void *block, size_t size)
+{
+    (void)user;
+    (void)block;
+    (void)size;
+}
+
+static void inherit(struct actor *a)
+{
+    if (la_heap_inherit(a->heap, "heir", keep_holding, NULL) <= 0)
+        stage_fail("inherit");
+}
+
+struct inheritance {
+    struct actor *actor;
+    uint32_t blocks;
+};
+
+static void is_expected(void *user, void *block, size_t size)
+{
+    struct inheritance *got = user;
+    struct stage *stage = got->actor->stage;
+    bool found = false;
+
+    for (uint32_t i = 0; i < stage->tracked_count; i++)
+        found = found || (stage->address + stage->tracked[i].offset == (uintptr_t)block && stage->tracked[i].size <= size &&
+                          (stage->tracked[i].fate == LEFT || stage->tracked[i].fate == EITHER_LEFT));
+    if (!found)
+        got->actor->wrong = "an heir gets a block that was not left";
+    got->blocks++;
+}
+
+static void count_held(void *user, void *block, size_t size, bool held)
+{
+    (void)block;
+    (void)size;
+    *(uint32_t *)user += held;
+}
+
+/* All that is held, and nothing is left to the next. */
+static void heir_gets_it(struct actor *a)
+{
+    struct inheritance got = { .actor = a };
+    uint32_t held = 0, mine = 0;
+
+    la_heap_walk(a->heap, count_held, &held);
+    for (uint32_t i = 0; i < a->stage->tracked_count; i++)
+        mine += a->stage->tracked[i].fate == PEER_HELD;
+    if (la_heap_inherit(a->heap, "heir", is_expected, &got) != got.blocks || got.blocks > held - mine || la_heap_inherit(a->heap, "heir", NULL, NULL) != 0)
+        a->wrong = "an heir does not get what was left to it";
+    /* Records of bundles are no block of the model, and gone now. */
+    held = 0;
+    la_heap_walk(a->heap, count_held, &held);
+    if (held != got.blocks + mine)
+        a->wrong = "something is held, but was not left to the heir";
+}
+
 static void hold_another(struct actor *a)
 {
     a->stage->note[1] = (uintptr_t)stage_fill(a, hold(a, 200), 200, LINKED);
@@ -1159,36 +1288,36 @@ const struct scenario scenarios[] = {
     { "remote-sweep-20000", 0, .prepare = freed_by_others_20000, .act = alloc_page },
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 
-    { "publish", RECOVER_TRACED | COMPARED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = publish_ground, .act = publish_noted, .survive = survivor_pushes },
     { "publish-expected-long-ago", 0, .prepare = publish_ground, .act = publish_noted, .survive = survivor_expects_it_elsewhere },
-    { "publish-over", RECOVER_TRACED, .prepare = publish_over_ground, .act = publish_noted, .survive = survivor_pushes },
-    { "publish-inner", RECOVER_TRACED, .prepare = publish_inner_ground, .act = publish_noted },
-    { "publish-run", 0, RUN_HEAP, .prepare = publish_run_ground, .act = publish_noted, .survive = survivor_takes },
+    { "publish-over", RECOVER_TRACED | NUMBERED, .prepare = publish_over_ground, .act = publish_noted, .survive = survivor_pushes },
+    { "publish-inner", RECOVER_TRACED | NUMBERED, .prepare = publish_inner_ground, .act = publish_noted },
+    { "publish-run", NUMBERED, RUN_HEAP, .prepare = publish_run_ground, .act = publish_noted, .survive = survivor_takes },
     { "publish-refused", SAME_AFTER, .prepare = publish_over_ground, .act = publish_refused },
-    { "push", RECOVER_TRACED | COMPARED, .prepare = push_ground, .act = push_noted, .survive = survivor_takes },
+    { "push", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = push_ground, .act = push_noted, .survive = survivor_takes },
     { "keep", 0, .prepare = prepare_keep, .act = keep_noted },
-    { "take", RECOVER_TRACED | COMPARED, .prepare = take_ground, .act = take_noted, .survive = survivor_takes },
-    { "take-last", 0, .prepare = take_last_ground, .act = take_noted, .survive = survivor_pushes },
-    { "take-no-next", 0, .prepare = take_last_ground, .act = take_no_next, .survive = survivor_pushes },
-    { "take-run", 0, RUN_HEAP, .prepare = take_run_ground, .act = take_and_free, .survive = survivor_takes },
-    { "take-free", 0, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
+    { "take", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = take_ground, .act = take_noted, .survive = survivor_takes },
+    { "take-last", NUMBERED, .prepare = take_last_ground, .act = take_noted, .survive = survivor_pushes },
+    { "take-no-next", NUMBERED, .prepare = take_last_ground, .act = take_no_next, .survive = survivor_pushes },
+    { "take-run", NUMBERED, RUN_HEAP, .prepare = take_run_ground, .act = take_and_free, .survive = survivor_takes },
+    { "take-free", NUMBERED, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
 
-    { "swap", RECOVER_TRACED | COMPARED, .prepare = swap_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
-    { "swap-first", RECOVER_TRACED, .prepare = swap_first_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
-    { "swap-free", 0, .prepare = swap_ground, .act = swap_and_free, .survive = survivor_takes, .audit = version_fits },
-    { "swap-out", RECOVER_TRACED, .prepare = swap_ground, .act = swap_out, .survive = survivor_swaps, .audit = version_fits },
-    { "swap-bundle", RECOVER_TRACED, .prepare = swap_bundle_ground, .act = swap_bundle, .survive = survivor_holds_bundle, .audit = version_fits },
+    { "swap", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = swap_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-first", RECOVER_TRACED | NUMBERED, .prepare = swap_first_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-free", NUMBERED, .prepare = swap_ground, .act = swap_and_free, .survive = survivor_takes, .audit = version_fits },
+    { "swap-out", RECOVER_TRACED | NUMBERED, .prepare = swap_ground, .act = swap_out, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-bundle", RECOVER_TRACED | NUMBERED, .prepare = swap_bundle_ground, .act = swap_bundle, .survive = survivor_holds_bundle, .audit = version_fits },
 
     { "bundle", 0, .prepare = take_ground, .act = whole_bundle, .survive = survivor_pushes },
-    { "bundle-publish", RECOVER_TRACED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_holds_bundle },
-    { "bundle-publish-70", 0, .prepare = bundle_of_70, .act = end_bundle, .survive = survivor_takes_bundle },
-    { "bundle-over", 0, .prepare = bundle_over_ground, .act = end_bundle, .survive = survivor_pushes },
+    { "bundle-publish", RECOVER_TRACED | NUMBERED, .prepare = bundle_of_4, .act = end_bundle, .survive = survivor_holds_bundle },
+    { "bundle-publish-70", NUMBERED, .prepare = bundle_of_70, .act = end_bundle, .survive = survivor_takes_bundle },
+    { "bundle-over", NUMBERED, .prepare = bundle_over_ground, .act = end_bundle, .survive = survivor_pushes },
     { "bundle-refused", SAME_AFTER | RECOVER_TRACED, .prepare = bundle_of_4, .act = refused_bundle },
     { "bundle-abort", SAME_AFTER, .prepare = bundle_of_4, .act = abort_bundle },
 
     { "dead-taker-take", KEEPS_DEAD | RECOVER_TRACED, 0, { dies_taking }, true, .act = take_noted, .survive = survivor_takes },
-    { "dead-taker-push", KEEPS_DEAD, 0, { dies_taking }, true, .prepare = hold_another, .act = push_noted, .survive = survivor_takes },
-    { "dead-publisher-push", KEEPS_DEAD | RECOVER_TRACED, 0, { dies_publishing }, true, .prepare = hold_another, .act = push_noted,
+    { "dead-taker-push", KEEPS_DEAD | NUMBERED, 0, { dies_taking }, true, .prepare = hold_another, .act = push_noted, .survive = survivor_takes },
+    { "dead-publisher-push", KEEPS_DEAD | RECOVER_TRACED | NUMBERED, 0, { dies_publishing }, true, .prepare = hold_another, .act = push_noted,
       .survive = survivor_pushes },
     { "dead-publisher-take", KEEPS_DEAD, 0, { dies_publishing }, true, .act = take_noted, .survive = survivor_pushes },
     { "dead-bundle-push", KEEPS_DEAD, 0, { dies_publishing_a_bundle }, true, .prepare = hold_another, .act = push_noted,
@@ -1211,12 +1340,21 @@ const struct scenario scenarios[] = {
     { "recover-three", STORES_ONLY | KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much, dies_taking, dies_taking }, true, .act = recover },
     { "adopt", 0, 0, { neighbours }, true, .act = alloc_adopting },
 
+    { "heir-publish", NUMBERED | RECOVER_TRACED, .prepare = publish_with_heir, .act = publish_noted, .survive = survivor_takes_left, .audit = heir_gets_it },
+    { "heir-take", NUMBERED, .prepare = take_with_heir, .act = take_noted, .audit = heir_gets_it },
+    { "heir-bundle", NUMBERED, .prepare = bundle_with_heir, .act = end_bundle, .audit = heir_gets_it },
+    { "heir-free-run", 0, RUN_HEAP, .prepare = run_with_heir, .act = free_noted, .audit = heir_gets_it },
+    { "heir-recover", KEEPS_DEAD | SAME_AFTER | RECOVER_TRACED, RUN_HEAP, { leaves_much }, true, .act = recover, .audit = heir_gets_it },
+    { "inherit", 0, RUN_HEAP, { leaves_much }, true, .prepare = nobody_inherits, .act = inherit, .audit = heir_gets_it },
+    { "inherit-and-leave", SAME_AFTER, RUN_HEAP, { leaves_much }, true, .prepare = set_heir, .act = inherit, .audit = heir_gets_it },
+    { "set-heir", SAME_AFTER, .prepare = neighbours, .act = set_heir },
+
     { "queue-create", 0, .prepare = neighbours, .act = create_new_queue, .audit = queue_is_there_or_not },
-    { "queue-push", RECOVER_TRACED | COMPARED, .prepare = queue_of_0, .act = push_noted_in_queue, .survive = survivor_pops, .audit = queue_works },
-    { "queue-push-last", RECOVER_TRACED, .prepare = queue_of_2, .act = push_noted_in_queue, .survive = survivor_fills_queue, .audit = queue_works },
-    { "queue-push-bundle", RECOVER_TRACED, .prepare = bundle_for_queue, .act = push_bundle, .survive = survivor_holds_popped, .audit = queue_works },
-    { "queue-pop", RECOVER_TRACED | COMPARED, .prepare = queue_of_3, .act = pop_from_queue, .survive = survivor_pops, .audit = queue_works },
-    { "queue-pop-last", RECOVER_TRACED, .prepare = queue_of_1, .act = pop_and_free, .survive = survivor_fills_queue, .audit = queue_works },
+    { "queue-push", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = queue_of_0, .act = push_noted_in_queue, .survive = survivor_pops, .audit = queue_works },
+    { "queue-push-last", RECOVER_TRACED | NUMBERED, .prepare = queue_of_2, .act = push_noted_in_queue, .survive = survivor_fills_queue, .audit = queue_works },
+    { "queue-push-bundle", RECOVER_TRACED | NUMBERED, .prepare = bundle_for_queue, .act = push_bundle, .survive = survivor_holds_popped, .audit = queue_works },
+    { "queue-pop", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = queue_of_3, .act = pop_from_queue, .survive = survivor_pops, .audit = queue_works },
+    { "queue-pop-last", RECOVER_TRACED | NUMBERED, .prepare = queue_of_1, .act = pop_and_free, .survive = survivor_fills_queue, .audit = queue_works },
     { "queue-pop-push", UNEVEN | SAME_AFTER, .prepare = queue_of_2, .act = pop_and_push, .survive = survivor_holds_popped, .audit = queue_works },
     { "queue-close", SAME_AFTER, .prepare = queue_of_3, .act = close_queue, .audit = queue_is_closed_or_not },
     { "queue-destroy", 0, .prepare = queue_of_0, .act = destroy_queue, .audit = queue_is_closed_or_not },

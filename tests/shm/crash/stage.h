@@ -14,7 +14,7 @@
 
 #include <liballoc/liballoc.h>
 
-enum { MAX_TRACKED = 20000, MAX_MADE = 128, MAX_PEERS = 4, NOTES = 16 };
+enum { MAX_TRACKED = 20000, MAX_MADE = 128, MAX_PEERS = 4, NOTES = 16, STAGE_OPERATION = 7 };
 
 /* What may become of a block by the death of the victim, after recovery. Whatever no entry names must be free. */
 enum fate {
@@ -22,6 +22,8 @@ enum fate {
     EITHER,     /* the operation allocates or frees it: live before or after */
     LINKED,     /* live exactly while the roots lead to it */
     PEER_HELD,  /* held by a peer that is alive, or by the checker */
+    LEFT,       /* live; the roots lead to it, or the dead have left it to an heir */
+    EITHER_LEFT,    /* left to an heir, or free */
 };
 
 struct tracked {
@@ -34,6 +36,7 @@ struct tracked {
 struct verdict {
     uint32_t bad;
     uint32_t dead;          /* processes recovered */
+    bool happened;          /* la_heap_outcome(), if the operation has a number */
     uint64_t live;          /* bit i: the i-th of the blocks that are EITHER or LINKED is live */
     uint64_t capacity;      /* how many slices could still be allocated; only if asked for */
     char text[300];
