@@ -379,6 +379,14 @@ void heap_quarantine(struct la_heap *heap, const char *what)
     la_fail(-EUCLEAN, "heap %s is quarantined: %s", heap->header->name, what);
 }
 
+int la_heap_quarantine(struct la_heap *heap, bool on)
+{
+    if (heap_is_read_only(heap))
+        return -EROFS;
+    atomic_store(&heap->header->quarantined, on);
+    return 0;
+}
+
 bool heap_is_read_only(const struct la_heap *heap)
 {
     if (!(heap->flags & LA_HEAP_READ_ONLY))

@@ -1,17 +1,19 @@
 /*
  * doctor.c - shms doctor: would shared heaps work for this user on this machine, and if not, what helps?
- *
- * Each check is a function that looks at one thing and says "good", "limited" (works, with a cost) or "bad".
  */
+#include "doctor.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -24,16 +26,7 @@
 #include "shms.h"
 #include "table.h"
 
-enum verdict { GOOD, LIMITED, BAD };
-
-struct finding {
-    enum verdict verdict;
-    char text[200];
-};
-
-static struct finding finding(enum verdict verdict, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static struct finding finding(enum verdict verdict, const char *format, ...)
+struct finding finding(enum verdict verdict, const char *format, ...)
 {
     struct finding f = { .verdict = verdict };
     va_list args;
@@ -44,7 +37,61 @@ static struct finding finding(enum verdict verdict, const char *format, ...)
     return f;
 }
 
+bool doctor_read(const char *path, char *ret, size_t size)
+{
+    FILE *file = fopen(path, "re");
+    bool ok = file && fgets(ret, (int)size, file);
+
+    if (file)
+        fclose(file);
+    if (ok)
+        ret[strcspn(ret, "\n")] = '\0';
+    return ok;
+}
+
 /* ---- what heaps need ---- */
+
+/* The arenas of <liballoc/vspace.h>. */
+static const struct arena {
+    const char *name;
+    uintptr_t base, end;
+} arenas[] = {
+    { "wide", 0x410000000000, 0x490000000000 },
+    { "narrow", 0x550000000000, 0x554000000000 },
+};
+
+/* Who sits in an arena, as a line of /proc/self/maps; @ret: "" for nobody. Asked before anything is mapped there by us. */
+static void find_stranger(const struct arena *arena, char *ret, size_t size)
+{
+    FILE *file = fopen("/proc/self/maps", "re");
+    uintptr_t begin, end;
+
+    while (file && fgets(ret, (int)size, file))
+        if (sscanf(ret, "%" SCNxPTR "-%" SCNxPTR, &begin, &end) == 2 && begin < arena->end && end > arena->base) {
+            ret[strcspn(ret, "\n")] = '\0';
+            fclose(file);
+            return;
+        }
+    if (file)
+        fclose(file);
+    *ret = '\0';
+}
+
+static struct finding check_arenas(void)
+{
+    char stranger[160];
+    uintptr_t base;
+    size_t size;
+
+    if (la_vspace_arena(&base, &size) < 0)
+        return finding(BAD, "%.220s", la_last_error());
+    for (size_t i = 0; i < sizeof(arenas) / sizeof(arenas[0]); i++) {
+        find_stranger(&arenas[i], stranger, sizeof(stranger));
+        if (*stranger)
+            return finding(LIMITED, "in the %s one sits %.140s: heaps of these addresses cannot be mapped", arenas[i].name, stranger);
+    }
+    return finding(GOOD, "both are free, heaps are made in the %s one (LIBALLOC_VSPACE)", base == arenas[0].base ? arenas[0].name : arenas[1].name);
+}
 
 static struct finding check_addresses(void)
 {
@@ -62,7 +109,7 @@ static struct finding check_addresses(void)
         la_vspace_unclaim(address);
     }
     close(fd);
-    return r < 0 ? finding(BAD, "%.190s", la_last_error()) : finding(GOOD, "a heap can be mapped at its address, 0x%" PRIxPTR " for example", address);
+    return r < 0 ? finding(BAD, "%.220s", la_last_error()) : finding(GOOD, "a heap can be mapped at its address, 0x%" PRIxPTR " for example", address);
 }
 
 static struct finding check_memory_files(void)
@@ -88,6 +135,7 @@ static struct finding check_memory_files(void)
 static struct finding check_dev_shm(void)
 {
     struct statvfs fs;
+    struct statfs type;
     char room[AMOUNT_SIZE];
     uint64_t left;
 
@@ -95,6 +143,8 @@ static struct finding check_dev_shm(void)
         return finding(BAD, "/dev/shm cannot be used (errno %d): mount a tmpfs there, with mode 1777", errno);
     left = (uint64_t)fs.f_bavail * fs.f_frsize;
     amount_print(left, room);
+    if (statfs("/dev/shm", &type) == 0 && type.f_type != TMPFS_MAGIC)
+        return finding(LIMITED, "it is no tmpfs: embedded heaps are as slow as the disk behind it, shmserver's are not; mount a tmpfs there");
     if (left < 128u << 20)
         return finding(LIMITED, "%s left: enough for the registry of addresses; for embedded heaps enlarge it (docker run --shm-size)", room);
     return finding(GOOD, "%s left for embedded heaps", room);
@@ -146,29 +196,16 @@ static struct finding check_pidfd(void)
     return finding(GOOD, "deaths are seen at once");
 }
 
-static struct finding check_huge_pages(void)
-{
-    FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
-    unsigned long n = 0;
-    int got = file ? fscanf(file, "%lu", &n) : 0;
-
-    if (file)
-        fclose(file);
-    if (got != 1 || n == 0)
-        return finding(LIMITED, "no free page of 2 MiB: segments that prefer them get small ones (sysctl vm.nr_hugepages)");
-    return finding(GOOD, "%lu pages of 2 MiB are free", n);
-}
-
 /* ---- all ---- */
 
-static const struct check {
-    const char *name;
-    struct finding (*look)(void);
-} checks[] = {
-    { "kernel", check_kernel },           { "addresses", check_addresses },       { "memory files", check_memory_files },
-    { "/dev/shm", check_dev_shm },        { "address space", check_address_space }, { "descriptors", check_descriptors },
-    { "pidfd", check_pidfd },             { "huge pages", check_huge_pages },
+/* Arenas first: the next check reserves one. */
+static const struct check doctor_heaps[] = {
+    { "kernel", check_kernel },     { "arenas", check_arenas },               { "addresses", check_addresses },     { "memory files", check_memory_files },
+    { "/dev/shm", check_dev_shm },  { "address space", check_address_space }, { "descriptors", check_descriptors }, { "pidfd", check_pidfd },
+    { 0 },
 };
+
+static const struct check *const groups[] = { doctor_heaps, doctor_machine, doctor_devices };
 
 static struct finding check_daemon(const struct shms *shms)
 {
@@ -176,15 +213,15 @@ static struct finding check_daemon(const struct shms *shms)
     int n = shms_connect(shms->socket, &client);
 
     if (n < 0)
-        return finding(LIMITED, "%.190s", la_last_error());
+        return finding(LIMITED, "%.220s", la_last_error());
     n = shms_list(client, NULL, NULL);
     shms_disconnect(client);
-    return n < 0 ? finding(BAD, "%.190s", la_last_error()) : finding(GOOD, "it answers, and shows %d heaps", n);
+    return n < 0 ? finding(BAD, "%.220s", la_last_error()) : finding(GOOD, "it answers, and shows %d heaps", n);
 }
 
 static void add_finding(struct table *table, const char *name, const struct finding *f)
 {
-    static const char *const verdicts[] = { [GOOD] = "good", [LIMITED] = "limited", [BAD] = "bad" };
+    static const char *const verdicts[] = { [GOOD] = "good", [LIMITED] = "limited", [ABSENT] = "absent", [BAD] = "bad" };
 
     table_row(table);
     table_text(table, "check", "CHECK", name);
@@ -199,11 +236,12 @@ int command_doctor(const struct shms *shms)
     bool bad = f.verdict == BAD;
 
     add_finding(table, "daemon", &f);
-    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
-        f = checks[i].look();
-        bad |= f.verdict == BAD;
-        add_finding(table, checks[i].name, &f);
-    }
+    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
+        for (const struct check *check = groups[i]; check->name; check++) {
+            f = check->look();
+            bad |= f.verdict == BAD;
+            add_finding(table, check->name, &f);
+        }
     table_end(table);
     return bad ? EXIT_FINDINGS : EXIT_SUCCESS;
 }

@@ -17,7 +17,7 @@ int command_roots(const struct shms *shms)
     const char *name;
     la_link *root;
 
-    if (shms_attach(shms, shms->args[0], &heap) < 0)
+    if (shms_attach(shms, shms->args[0], LA_HEAP_READ_ONLY, &heap) < 0)
         return shms_fail();
     table = table_begin(TABLE_ROWS, shms->json);
     for (unsigned i = 0; la_heap_root_at(heap, i, &name, &root) == 0; i++) {
@@ -99,7 +99,7 @@ int command_who(const struct shms *shms)
         fprintf(stderr, "shms: %s is in no heap that can be seen here: `shms info` tells where they are\n", shms->args[0]);
         return EXIT_REFUSED;
     }
-    if (shms_attach(shms, search.heap, &heap) < 0)
+    if (shms_attach(shms, search.heap, LA_HEAP_READ_ONLY, &heap) < 0)
         return shms_fail();
     n = la_heap_walk(heap, look_at_block, &search);
     /* It may have changed hands since it was found: then what is told of it is of two moments. */

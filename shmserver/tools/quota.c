@@ -31,7 +31,10 @@ static void add_quota(void *user, const struct shms_quota *quota)
     table_bytes(table, "bytes", "BYTES", quota->bytes);
     table_bytes(table, "max_bytes", "OF", quota->max_bytes);
     table_bytes(table, "committed", "COMMITTED", quota->committed);
-    table_bytes(table, "max_committed", "OF", quota->max_committed == UINT64_MAX ? 0 : quota->max_committed);
+    if (quota->max_committed == UINT64_MAX)
+        table_unknown(table, "max_committed", "OF");
+    else
+        table_bytes(table, "max_committed", "OF", quota->max_committed);
     table_number(table, "max_requests", "REQUESTS/S", quota->max_requests);
     table_number(table, "refused", "REFUSED", quota->refused);
     table_number(table, "delayed", "DELAYED", quota->delayed);

@@ -28,7 +28,7 @@ _shms()
     if [[ $previous == -s || $previous == --socket ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     elif [[ $current == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --kill --help --usage --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --kill --quarantine --help --usage --version' -- "$current")
     elif [[ -z $command ]]; then
         mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl seal roots who kick gc obituary top watch metrics doctor quota' -- "$current")
     elif [[ $command == @(info|rm|clients|fsck|acl|seal|roots|obituary|watch) ]]; then

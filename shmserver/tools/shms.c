@@ -48,9 +48,9 @@ static int list_processes(const struct shms *shms, const char *name, void (*each
     return shms->embedded ? embedded_processes(name, each, user) : shms_processes(shms->client, name, each, user);
 }
 
-int shms_attach(const struct shms *shms, const char *name, struct la_heap **ret)
+int shms_attach(const struct shms *shms, const char *name, unsigned flags, struct la_heap **ret)
 {
-    return shms->embedded ? la_heap_attach(name, LA_HEAP_READ_ONLY, ret) : shms_heap_open(shms->client, name, 0, LA_HEAP_READ_ONLY, ret);
+    return shms->embedded ? la_heap_attach(name, flags, ret) : shms_heap_open(shms->client, name, 0, flags, ret);
 }
 
 int shms_leave(const struct shms *shms, struct la_heap *heap)
@@ -246,40 +246,63 @@ static void print_finding(void *user, const char *line)
     fprintf(stderr, "shms: %s\n", line);
 }
 
-static int command_fsck(const struct shms *shms)
+/* Only if a second look finds something, too: while others change the heap, the first may have met it between two steps. */
+static void quarantine(const struct shms *shms, struct la_heap *heap)
+{
+    if (la_heap_fsck(heap, NULL, NULL, NULL) <= 0)
+        return;
+    if (la_heap_quarantine(heap, true) < 0)
+        shms_fail();
+    else
+        fprintf(stderr, "shms: heap %s is quarantined: nothing is allocated from it any more\n", shms->args[0]);
+}
+
+static void print_fsck(const struct shms *shms, struct la_heap *heap, const struct la_fsck *fsck)
 {
     static const char *const states[] = { "free", "held", "in_doubt", "heap" };
     static const char *const headings[] = { "free", "held by processes", "in doubt", "kept by the heap" };
-    struct la_fsck fsck = { .struct_size = sizeof(fsck) };
-    struct la_heap *heap;
-    struct table *table;
-    int errors;
+    struct table *table = table_begin(TABLE_FIELDS, shms->json);
+    struct la_heap_info info = { .struct_size = sizeof(info) };
 
-    if (shms_attach(shms, shms->args[0], &heap) < 0)
-        return shms_fail();
-    errors = la_heap_fsck(heap, print_finding, NULL, &fsck);
-    shms_leave(shms, heap);
-    if (errors < 0)
-        return shms_fail();
-    table = table_begin(TABLE_FIELDS, shms->json);
+    la_heap_info(heap, &info);
     table_row(table);
     table_text(table, "name", "name", shms->args[0]);
-    table_number(table, "errors", "errors", fsck.errors);
-    table_number(table, "macro_blocks", "macro blocks", fsck.macro_blocks);
-    table_number(table, "pages", "pages", fsck.pages);
+    table_number(table, "errors", "errors", fsck->errors);
+    table_truth(table, "quarantined", "quarantined", info.quarantined);
+    table_number(table, "macro_blocks", "macro blocks", fsck->macro_blocks);
+    table_number(table, "pages", "pages", fsck->pages);
     for (int i = 0; i < 4; i++) {
         char key[32], heading[48];
 
         snprintf(key, sizeof(key), "%s_blocks", states[i]);
-        table_number(table, key, NULL, fsck.blocks[i]);
+        table_number(table, key, NULL, fsck->blocks[i]);
         snprintf(key, sizeof(key), "%s_bytes", states[i]);
-        table_number(table, key, NULL, fsck.bytes[i]);
-        snprintf(heading, sizeof(heading), "%lu blocks, %lu bytes", (unsigned long)fsck.blocks[i], (unsigned long)fsck.bytes[i]);
+        table_number(table, key, NULL, fsck->bytes[i]);
+        snprintf(heading, sizeof(heading), "%lu blocks, %lu bytes", (unsigned long)fsck->blocks[i], (unsigned long)fsck->bytes[i]);
         if (!shms->json)
             table_text(table, states[i], headings[i], heading);
     }
     table_end(table);
-    return errors ? EXIT_FINDINGS : EXIT_SUCCESS;
+}
+
+static int command_fsck(const struct shms *shms)
+{
+    struct la_fsck fsck = { .struct_size = sizeof(fsck) };
+    struct la_heap *heap;
+    int errors;
+
+    if (shms_attach(shms, shms->args[0], shms->quarantine ? LA_HEAP_NO_RECOVER : LA_HEAP_READ_ONLY, &heap) < 0)
+        return shms_fail();
+    errors = la_heap_fsck(heap, print_finding, NULL, &fsck);
+    if (errors < 0) {
+        shms_fail();
+    } else {
+        if (errors && shms->quarantine)
+            quarantine(shms, heap);
+        print_fsck(shms, heap, &fsck);
+    }
+    shms_leave(shms, heap);
+    return errors < 0 ? EXIT_REFUSED : errors ? EXIT_FINDINGS : EXIT_SUCCESS;
 }
 
 /* Of a daemon: it is connected to before; EITHER: unless --embedded is given. */
@@ -287,28 +310,29 @@ enum needs { EITHER, DAEMON, NOTHING };
 
 static const struct command {
     const char *name;
+    const char *arguments;
     int min_args, max_args;
     int (*run)(const struct shms *shms);
     enum needs needs;
 } commands[] = {
-    { "ls", 0, 0, command_ls, EITHER },
-    { "info", 1, 1, command_info, EITHER },
-    { "create", 2, 2, command_create, EITHER },
-    { "rm", 1, 1 << 16, command_rm, EITHER },
-    { "clients", 0, 1, command_clients, EITHER },
-    { "fsck", 1, 1, command_fsck, EITHER },
-    { "acl", 1, 3, command_acl, DAEMON },
-    { "seal", 1, 1, command_seal, DAEMON },
-    { "roots", 1, 1, command_roots, EITHER },
-    { "who", 1, 1, command_who, EITHER },
-    { "kick", 1, 1, command_kick, DAEMON },
-    { "gc", 0, 1, command_gc, EITHER },
-    { "obituary", 0, 1, command_obituary, DAEMON },
-    { "metrics", 0, 0, command_metrics, DAEMON },
-    { "top", 0, 0, command_top, EITHER },
-    { "watch", 0, 1, command_watch, DAEMON },
-    { "quota", 0, 5, command_quota, DAEMON },
-    { "doctor", 0, 0, command_doctor, NOTHING },
+    { "ls", "", 0, 0, command_ls, EITHER },
+    { "info", "NAME", 1, 1, command_info, EITHER },
+    { "create", "NAME SIZE", 2, 2, command_create, EITHER },
+    { "rm", "NAME...", 1, 1 << 16, command_rm, EITHER },
+    { "clients", "[NAME]", 0, 1, command_clients, EITHER },
+    { "fsck", "NAME", 1, 1, command_fsck, EITHER },
+    { "acl", "NAME [MODE] [OWNER][:GROUP]", 1, 3, command_acl, DAEMON },
+    { "seal", "NAME", 1, 1, command_seal, DAEMON },
+    { "roots", "NAME", 1, 1, command_roots, EITHER },
+    { "who", "ADDRESS", 1, 1, command_who, EITHER },
+    { "kick", "PID", 1, 1, command_kick, DAEMON },
+    { "gc", "[NAME]", 0, 1, command_gc, EITHER },
+    { "obituary", "[NAME]", 0, 1, command_obituary, DAEMON },
+    { "metrics", "", 0, 0, command_metrics, DAEMON },
+    { "top", "", 0, 0, command_top, EITHER },
+    { "watch", "[NAME]", 0, 1, command_watch, DAEMON },
+    { "quota", "[USER [LIMIT=N...]]", 0, 5, command_quota, DAEMON },
+    { "doctor", "", 0, 0, command_doctor, NOTHING },
 };
 
 /* ---- the command line ---- */
@@ -319,6 +343,7 @@ static const struct argp_option argp_options[] = {
     { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm)", 0 },
     { "json", 'j', NULL, 0, "Print JSON", 0 },
     { "kill", 'k', NULL, 0, "With kick: end the process, not only its connections", 0 },
+    { "quarantine", 'q', NULL, 0, "With fsck: let nobody allocate from a heap that is found broken", 0 },
     { 0 },
 };
 
@@ -338,6 +363,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case 'k':
         shms->kill = true;
+        break;
+    case 'q':
+        shms->quarantine = true;
         break;
     case ARGP_KEY_ARGS:
         shms->args = state->argv + state->next;
@@ -361,7 +389,7 @@ static const struct command *find_command(const struct shms *shms)
             continue;
         if (shms->arg_count - 1 >= command->min_args && shms->arg_count - 1 <= command->max_args)
             return command;
-        fprintf(stderr, "shms: %s has another number of arguments: see shms --help\n", command->name);
+        fprintf(stderr, "shms: usage: shms %s%s%s\n", command->name, *command->arguments ? " " : "", command->arguments);
         return NULL;
     }
     fprintf(stderr, "shms: there is no command \"%s\": see shms --help\n", shms->args[0]);

@@ -15,6 +15,7 @@ struct shms {
     bool json;
     bool embedded;
     bool kill;
+    bool quarantine;
     struct shms_client *client;     /* NULL with --embedded */
     char **args;                    /* of the command */
     int arg_count;
@@ -23,9 +24,9 @@ struct shms {
 /* Print la_last_error(). Return: EXIT_REFUSED. */
 int shms_fail(void);
 
-/* Of the daemon or embedded. A heap is attached to for looking only: a sealed one, and one that may just be read, can be checked too. */
+/* Of the daemon or embedded. Most attach for looking only: LA_HEAP_READ_ONLY; so a sealed heap, and one that may just be read, can be checked too. */
 int shms_list_heaps(const struct shms *shms, void (*each)(void *user, const struct shms_heap *heap), void *user);
-int shms_attach(const struct shms *shms, const char *name, struct la_heap **ret);
+int shms_attach(const struct shms *shms, const char *name, unsigned flags, struct la_heap **ret);
 int shms_leave(const struct shms *shms, struct la_heap *heap);
 
 /* Each command: its exit status. */

@@ -376,9 +376,32 @@ static void a_fork_with_its_default_chain_in_a_heap_is_reported_if_asked(void **
     assert_non_null(strstr(la_last_error(), "posix_spawn"));
 }
 
+static void quarantined_heap_gives_no_block_until_it_is_lifted(void **state)
+{
+    struct shared *s = *state;
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    void *block = la_heap_alloc(s->heap, 100), *more = NULL;
+
+    assert_int_equal(la_heap_quarantine(s->heap, true), 0);
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_true(info.quarantined);
+    /* What the lane has in its bins already it still gives. */
+    for (int i = 0; i < 100000; i++) {
+        more = la_heap_alloc(s->heap, 3000);
+        if (!more)
+            break;
+    }
+    assert_null(more);
+    assert_int_equal(la_last_error_code(), -EUCLEAN);
+    la_free(block);
+    assert_int_equal(la_heap_quarantine(s->heap, false), 0);
+    assert_non_null(la_heap_alloc(s->heap, (size_t)1 << 20));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        shared_test(quarantined_heap_gives_no_block_until_it_is_lifted),
         shared_test(a_heap_is_attached_once_per_process),
         shared_test(a_heap_that_is_a_default_chain_is_not_detached),
         shared_test(another_process_sees_the_same_addresses),

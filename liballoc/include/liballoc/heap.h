@@ -404,6 +404,14 @@ struct la_fsck {
  */
 LA_API int la_heap_fsck(struct la_heap *heap, void (*report)(void *user, const char *line), void *user, struct la_fsck *ret);
 
+/**
+ * la_heap_quarantine() - nothing is allocated from the heap any more, in any process; what is in it stays, can be read, taken and freed
+ * @on: false: after what was wrong is mended or found to be none. The library sets it by itself when it meets a broken invariant
+ *
+ * Return: 0, -EROFS.
+ */
+LA_API int la_heap_quarantine(struct la_heap *heap, bool on);
+
 /** la_heap_reset() - free every block of the heap at once, by a page epoch; roots become NULL. Return: 0, -EBUSY
  *  (other processes are attached). */
 LA_API int la_heap_reset(struct la_heap *heap);
