@@ -372,6 +372,7 @@ struct forked {
     struct seg_supply *supply;
     struct seg_registrar *registrar;
     struct la_range range;
+    bool inherited;
 };
 
 static void use_in_child(void *arg)
@@ -384,7 +385,7 @@ static void use_in_child(void *arg)
 
     CHECK(seg_supply_acquire(f->supply, MiB, MiB, &range) == -ECHILD);
     CHECK(strstr(la_last_error(), "open one in the child"));
-    CHECK(seg_supply_release(f->supply, f->range) == 0);
+    CHECK(seg_supply_release(f->supply, f->range) == (f->inherited ? 0 : -EINVAL));
     CHECK(seg_supply_destroy(f->supply) == 0 && seg_registrar_destroy(f->registrar) == 0);
     CHECK(fake->calls == calls);            /* not a single call of the driver */
 
@@ -397,15 +398,19 @@ static void use_in_child(void *arg)
 
 static void child_never_calls_the_driver_for_its_parent(void **state)
 {
-    struct forked f = { .registrar = make_registrar(1, ALL, 0) };
-
     (void)state;
-    f.supply = make_supply("memfd", f.registrar, NULL);
-    assert_int_equal(seg_supply_acquire(f.supply, MiB, MiB, &f.range), 0);
-    assert_int_equal(run_in_child(use_in_child, &f), 0);
-    assert_int_equal(fake->registered, 1);
-    assert_int_equal(seg_supply_release(f.supply, f.range), 0);
-    end(f.supply, f.registrar, NULL);
+    for (int inherited = 0; inherited < 2; inherited++) {
+        struct forked f = { .registrar = make_registrar(1, ALL, 0), .inherited = inherited };
+        struct seg_supply_config config = { .struct_size = sizeof(config), .list = "memfd", .registrars = { f.registrar },
+                                            .flags = inherited ? SEG_SUPPLY_INHERITED : 0 };
+
+        assert_int_equal(seg_supply_create(&config, &f.supply), 0);
+        assert_int_equal(seg_supply_acquire(f.supply, MiB, MiB, &f.range), 0);
+        assert_int_equal(run_in_child(use_in_child, &f), 0);
+        assert_int_equal(fake->registered, 1);
+        assert_int_equal(seg_supply_release(f.supply, f.range), 0);
+        end(f.supply, f.registrar, NULL);
+    }
 }
 
 int main(void)
