@@ -74,7 +74,8 @@ static struct verbs_mr *enter(struct ibv_pd *pd, void *address, size_t size, uns
     }
     fake_ibverbs.registered++;
     fake_ibverbs.access = access;
-    *mr = (struct verbs_mr){ .pd = pd, .address = address, .length = size, .lkey = ++last_key, .rkey = last_key + 0x10000 };
+    last_key++;
+    *mr = (struct verbs_mr){ .pd = pd, .address = address, .length = size, .lkey = last_key, .rkey = last_key + 0x10000 };
     return mr;
 }
 

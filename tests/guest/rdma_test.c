@@ -399,6 +399,101 @@ static void keys_end_before_memory_is_unmapped(void **state)
     peer_stop(&s.peer);
 }
 
+/* ---- the death of an owner ---- */
+
+enum { SHARED_SIZE = 16 << 20 };
+
+/* A supply over all of a segment that others can attach to. */
+static struct seg_segment *open_side_in(struct side *s, unsigned flags)
+{
+    struct seg_request request = { .struct_size = sizeof(request), .kind = SEG_POSIX_SHM, .flags = flags, .name = "rdma-test-shared",
+                                   .wanted_size = SHARED_SIZE };
+    struct seg_choice choice = { .ops = seg_source_parts() };
+    struct seg_supply_config config = { .choices = &choice, .choice_count = 1 };
+    struct seg_segment *segment;
+
+    CHECK(seg_open(&request, &segment) == 0);
+    choice.user = segment;
+    open_side_over(s, &config, 0);
+    return segment;
+}
+
+static void *base_of(struct seg_segment *segment)
+{
+    struct seg_info info = { .struct_size = sizeof(info) };
+
+    CHECK(seg_info(segment, &info) == 0);
+    return info.base;
+}
+
+/* In a process of its own, this program anew: has a peer write into an object, says where it is, and waits to be killed. */
+static void victim_main(int argc, char **argv)
+{
+    struct seg_segment *segment;
+    size_t offset;
+    struct side s;
+    char *object;
+
+    if (argc != 4 || strcmp(argv[1], "--victim") != 0)
+        return;
+    address = argv[2];
+    segment = open_side_in(&s, SEG_CREATE);
+    object = la_chain_alloc(s.chain, 70000);
+    CHECK(object && peer_write(&s.peer, object, key_of(&s, object).remote, 70000, 5) == IBV_WC_SUCCESS);
+    offset = (size_t)(object - (char *)base_of(segment));
+    CHECK(write(atoi(argv[3]), &offset, sizeof(offset)) == sizeof(offset));
+    for (;;)
+        pause();
+}
+
+static pid_t start_victim(int *report)
+{
+    char text[16];
+    int ends[2];
+    pid_t pid;
+
+    assert_int_equal(pipe(ends), 0);
+    snprintf(text, sizeof(text), "%d", ends[1]);
+    pid = fork();
+    if (pid == 0) {
+        execl("/proc/self/exe", "victim", "--victim", address, text, (char *)NULL);
+        _exit(1);
+    }
+    close(ends[1]);
+    *report = ends[0];
+    return pid;
+}
+
+static void memory_of_a_killed_owner_is_registered_anew(void **state)
+{
+    struct seg_segment *segment;
+    struct seg_key_here key;
+    struct la_range range;
+    struct side s;
+    size_t offset;
+    pid_t victim;
+    int report;
+    bool same;
+
+    (void)state;
+    victim = start_victim(&report);
+    assert_int_equal(read(report, &offset, sizeof(offset)), sizeof(offset));
+    assert_int_equal(kill(victim, SIGKILL), 0);
+    assert_int_equal(child_status(victim), 128 + SIGKILL);
+    close(report);
+    segment = open_side_in(&s, SEG_ATTACH);
+    assert_int_equal(seg_supply_acquire(s.supply, SHARED_SIZE, SHARED_SIZE, &range), 0);
+    assert_ptr_equal(range.base, base_of(segment));
+    assert_true(peer_is_filled((char *)range.base + offset, 70000, 5));
+    assert_int_equal(seg_key_of((char *)range.base + offset, s.registrar, &key), 0);
+    assert_int_equal(peer_read(&s.peer, (char *)range.base + offset, key.remote, 70000, 5, &same), IBV_WC_SUCCESS);
+    assert_true(same);
+    assert_int_equal(seg_supply_release(s.supply, range), 0);
+    close_side(&s);
+    assert_int_equal(seg_close(segment), 0);
+    assert_int_equal(seg_remove("rdma-test-shared"), 0);
+}
+
 /* ---- fork ---- */
 
 struct forked {
@@ -574,13 +669,15 @@ int main(int argc, char **argv)
         cmocka_unit_test(access_that_was_not_given_is_refused_by_the_device),
         cmocka_unit_test(domains_do_not_open_each_other),
         cmocka_unit_test(keys_end_before_memory_is_unmapped),
+        cmocka_unit_test(memory_of_a_killed_owner_is_registered_anew),
         cmocka_unit_test(fork_leaves_registered_objects_with_the_parent),
         cmocka_unit_test(contract_is_kept_on_a_device),
     };
     int failed = 0;
 
-    peer_main(argc, argv);
     limit_to(RLIM_INFINITY);
+    peer_main(argc, argv);
+    victim_main(argc, argv);
     for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
         address = addresses[i];
         failed += cmocka_run_group_tests_name(device_name(), tests, NULL, NULL);
