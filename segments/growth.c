@@ -319,7 +319,7 @@ static int get_extent(struct seg_supply *s, const struct seg_ask *ask, struct ma
 
 /*
  * Where pages for threads on @node are to lie. On a machine with one node nothing is asked for, unless it is required. A node that takes no part
- * gets what all that do have: the kernel knows which is near.
+ * gets what those have that do: bound, the kernel takes the nearest of them, preferred the first.
  */
 static struct seg_numa numa_for(const struct seg_supply *s, unsigned node)
 {

@@ -30,9 +30,9 @@ void error_keep(struct error_kept *kept)
     memcpy(kept->text, last_text, sizeof(kept->text));
 }
 
-int error_tell_again(const struct error_kept *kept)
+void error_tell_again(const struct error_kept *kept)
 {
-    return la_fail(kept->code, "%s", kept->text);
+    la_fail(kept->code, "%s", kept->text);
 }
 
 unsigned error_count(void)

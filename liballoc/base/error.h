@@ -17,8 +17,7 @@ struct error_kept {
     char text[256];
 };
 void error_keep(struct error_kept *kept);
-/* Return: its code. */
-int error_tell_again(const struct error_kept *kept);
+void error_tell_again(const struct error_kept *kept);
 
 /* How often the calling thread has failed: tells whether a function of a user has left a sentence of its own. */
 unsigned error_count(void);

@@ -205,7 +205,8 @@ static int acquire(void *self, const struct seg_ask *ask, struct seg_extent *ret
         seg_close(segment);
         if (has_name(kind))
             forget_name(kind, name);
-        return error_tell_again(&why);
+        error_tell_again(&why);
+        return r;
     }
     kind->made++;
     describe(segment, range, ret);

@@ -17,6 +17,7 @@
 
 #include <liballoc/liballoc.h>
 #include <segments/find.h>
+#include <segments/nodes.h>
 
 enum { BLOCKS = 4000, SIZE = 4000, LARGE = 5 << 20 };
 
@@ -30,6 +31,23 @@ static int in_supply(const void *block, unsigned *capabilities)
         return 0;
     *capabilities = l.capabilities;
     return 1;
+}
+
+/* Each extent was asked for some node, by the thread that needed it. */
+static int nodes_hold_the_supply(void)
+{
+    struct seg_supply_info info = { .struct_size = sizeof(info) };
+    size_t bytes = 0, segments = 0;
+
+    for (unsigned i = 0; i < seg_node_count(); i++) {
+        struct seg_node_info node = { .struct_size = sizeof(node) };
+
+        if (seg_supply_node_info(NULL, i, &node) < 0)
+            return 0;
+        bytes += node.bytes;
+        segments += node.segments;
+    }
+    return seg_supply_info(seg_supply_default(), &info) == 0 && bytes == info.bytes && segments == info.segments && segments > 0;
 }
 
 /* Prints how much of what malloc gives lies in the supply: "small N large N thp N". */
@@ -59,6 +77,8 @@ static int count_blocks(void)
         _exit(malloc(3 * LARGE) && malloc(100) ? 0 : 1);
     }
     if (waitpid(child, &status, 0) != child || status != 0 || large[0] != 1 || la_heap_check(NULL, NULL) != 0)
+        return 1;
+    if (seg_supply_default() && !nodes_hold_the_supply())
         return 1;
     free(large);
     printf("small %d large %d thp %d\n", small > BLOCKS / 2, found, (int)thp);

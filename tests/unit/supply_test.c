@@ -19,6 +19,7 @@
 #include <segments/nodes.h>
 
 #include "base/util.h"
+#include "os/os.h"
 
 #include "child.h"
 
@@ -788,6 +789,16 @@ static void on_one_node_nothing_is_different(void **state)
     assert_int_equal(seg_supply_destroy(supply), 0);
 }
 
+/* Since Linux 5.14; not under qemu-user. */
+static bool can_populate(void)
+{
+    char *page = os_map(os_page_size());
+    bool can = madvise(page, os_page_size(), MADV_POPULATE_WRITE) == 0;
+
+    os_unmap(page, os_page_size());
+    return can;
+}
+
 static void extent_that_is_bound_knows_its_node(void **state)
 {
     static const char *const lists[] = { "anon", "memfd", "shm:liballoc-test-node" };
@@ -807,8 +818,8 @@ static void extent_that_is_bound_knows_its_node(void **state)
         } else {
             assert_int_equal(l.node, 0);
             assert_int_equal(node_info_of(supply, 0).bound, MiB);
-            /* There before anybody has touched it (Linux 5.14), and nowhere else. */
-            if (seg_pages_on_nodes(range, bytes) == 0 && bytes[0] > 0)
+            /* There before anybody has touched it; pages of files are not mapped yet. */
+            if (i == 0 && can_populate() && seg_pages_on_nodes(range, bytes) == 0)
                 assert_int_equal(bytes[0], MiB);
         }
         assert_int_equal(seg_supply_release(supply, range), 0);

@@ -15,8 +15,8 @@
  *     SEG_NUMA_PREFER (default)   the kernel takes pages of the nearest other node
  *     SEG_NUMA_BIND               NULL with the reason; extents are committed at once, as only that is sure to fail by an error
  *
- * and .nodes which nodes take part (0: all). Threads on others get what is nearest among those. On a machine with one node nothing is
- * different from a supply without per_node. By raw system calls, no libnuma.
+ * and .nodes which nodes take part (0: all). Threads on others get what those have: bound, of the nearest; preferred, of the first. On a machine
+ * with one node nothing is different from a supply without per_node. By raw system calls, no libnuma.
  */
 #ifndef SEGMENTS_NODES_H
 #define SEGMENTS_NODES_H
