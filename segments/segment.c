@@ -14,8 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <segments/find.h>
-
 #include "base/error.h"
 #include "base/fmt.h"
 #include "os/os.h"
@@ -23,6 +21,7 @@
 #include "segments/backend.h"
 #include "segments/numa.h"
 #include "segments/registrar_state.h"
+#include "segments/segment_map.h"
 
 enum { IDLE, BUSY };
 
@@ -375,13 +374,13 @@ static int mark_part(struct seg_segment *s, struct la_range range)
 /* A part that a supply has made an extent of, and not given up: a driver may use it. @remedy: what to do instead. */
 static int check_is_no_extent(const struct seg_segment *s, struct la_range range, const char *remedy)
 {
-    struct seg_location l = { .struct_size = sizeof(l) };
+    struct map_answer answer;
 
-    if (seg_find(range.base, &l) < 0)
+    if (!map_read((uintptr_t)range.base, &answer))
         return 0;
-    if (l.key_count)
+    if (answer.keys[0].registrar)
         return la_fail(-EBUSY, "%p + %zu of segment \"%s\" is registered with %s: %s", range.base, range.size, s->name,
-                       l.registrars[0]->ops.name, remedy);
+                       answer.keys[0].registrar->ops.name, remedy);
     return la_fail(-EBUSY, "%p + %zu of segment \"%s\" is an extent of a supply: %s", range.base, range.size, s->name, remedy);
 }
 

@@ -430,8 +430,7 @@ int seg_key_of(const void *address, const struct seg_registrar *registrar, struc
     }
 }
 
-/* What is around @address now; false: nothing. */
-static bool read_answer(uintptr_t address, struct map_answer *ret)
+bool map_read(uintptr_t address, struct map_answer *ret)
 {
     for (;;) {
         uint64_t sequence;
@@ -449,7 +448,7 @@ int seg_check(const void *address, uint64_t generation)
 {
     struct map_answer answer;
 
-    if (read_answer((uintptr_t)address, &answer) && answer.generation == generation)
+    if (map_read((uintptr_t)address, &answer) && answer.generation == generation)
         return 0;
     return la_fail(-ESTALE, "the keys of %p are no more: its extent was given back%s", address,
                    generation ? "" : ", or they never were");
@@ -463,7 +462,7 @@ int seg_find(const void *address, struct seg_location *ret)
 
     if (size < offsetof(struct seg_location, capabilities) || size > 4 * sizeof(l))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct seg_location) before the call");
-    if (!read_answer((uintptr_t)address, &answer))
+    if (!map_read((uintptr_t)address, &answer))
         return fail_to_find(address);
     l = (struct seg_location){ .struct_size = size, .supply = answer.supply, .base = (void *)answer.base, .size = answer.size,
                                .page_size = answer.page_size, .offset = (uintptr_t)address - answer.base,

@@ -72,6 +72,9 @@ void map_record_free(struct map_record *record);
 int map_enter(struct map_record *record, uintptr_t base, size_t size);
 void map_leave(struct map_record *record);
 
+/* What is around @address now; false: nothing. Leaves no sentence. */
+bool map_read(uintptr_t address, struct map_answer *ret);
+
 void map_show(struct map_record *record, const struct map_answer *answer);
 void map_hide(struct map_record *record);
 

@@ -201,7 +201,6 @@ void chain_drop_memory(struct la_chain *chain)
 void chain_lose(struct la_chain *chain)
 {
     pool_bins_close(chain->bins);
-    pool_bins_close(chain->fast);
     chain->rooms = NULL;        /* a few KiB that are the child's price */
     chain->draining = NULL;
     atomic_store_explicit(&chain->remote, NULL, memory_order_relaxed);

@@ -41,7 +41,12 @@ bool kit_check(struct kit *kit, bool kept, const char *rule, const char *format,
     return false;
 }
 
-bool kit_touch(void *base, size_t size)
+bool kit_is_device_only(const struct seg_extent *extent)
+{
+    return extent->capabilities & SEG_DEVICE_ONLY;
+}
+
+static bool touch(void *base, size_t size)
 {
     int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC), null = -1;
     bool ok = zero >= 0;
@@ -70,14 +75,23 @@ bool kit_touch(void *base, size_t size)
     return ok;
 }
 
+bool kit_touch(const struct seg_extent *extent)
+{
+    return kit_is_device_only(extent) || touch(extent->base, extent->size);
+}
+
 void kit_mark(const struct kit *kit, const struct seg_extent *extent, unsigned mark)
 {
+    if (kit_is_device_only(extent))
+        return;
     for (size_t at = 0; at < extent->size; at += kit->page)
         *(volatile unsigned *)((char *)extent->base + at) = mark + (unsigned)(at / kit->page);
 }
 
 bool kit_is_marked(const struct kit *kit, const struct seg_extent *extent, unsigned mark)
 {
+    if (kit_is_device_only(extent))
+        return true;
     for (size_t at = 0; at < extent->size; at += kit->page)
         if (*(volatile unsigned *)((char *)extent->base + at) != mark + (unsigned)(at / kit->page))
             return false;

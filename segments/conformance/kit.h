@@ -21,8 +21,11 @@ int kit_end(struct kit *kit);
 /* Count a check; report it unless @kept. Returns @kept. */
 bool kit_check(struct kit *kit, bool kept, const char *rule, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
+/* Not the processor's to touch: nothing does, and what is said of its content is taken for true. */
+bool kit_is_device_only(const struct seg_extent *extent);
+
 /* Can all of it be written and read? By a copy of the kernel: no signal. */
-bool kit_touch(void *base, size_t size);
+bool kit_touch(const struct seg_extent *extent);
 
 /* A mark in each page, and whether it is still there. */
 void kit_mark(const struct kit *kit, const struct seg_extent *extent, unsigned mark);

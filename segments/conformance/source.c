@@ -40,23 +40,6 @@ static void release(struct subject *s, struct seg_extent *extent)
     kit_check(&s->kit, r == 0, "release: 0 for an extent that is out", "%d (%s)", r, la_last_error());
 }
 
-/* Not the processor's to touch: what is said of the content of extents does not hold for it. */
-static bool is_device_only(const struct seg_extent *e)
-{
-    return e->capabilities & SEG_DEVICE_ONLY;
-}
-
-static void mark(struct subject *s, const struct seg_extent *e, unsigned value)
-{
-    if (!is_device_only(e))
-        kit_mark(&s->kit, e, value);
-}
-
-static bool is_marked(struct subject *s, const struct seg_extent *e, unsigned value)
-{
-    return is_device_only(e) || kit_is_marked(&s->kit, e, value);
-}
-
 /* What can be said of one extent by looking at it. False: it must not be touched. */
 static bool check_extent(struct subject *s, const struct seg_extent *e, size_t min, size_t wanted)
 {
@@ -70,9 +53,9 @@ static bool check_extent(struct subject *s, const struct seg_extent *e, size_t m
            kit_check(k, e->size >= min, "acquire: at least min_size", "%zu of %zu bytes", e->size, min) &&
            kit_check(k, e->size <= (wanted + page - 1) / page * page, "acquire: at most wanted_size, in whole pages", "%zu, wanted %zu", e->size, wanted) &&
            kit_check(k, (base | e->size) % page == 0, "acquire: whole pages", "%p + %zu of %zu", e->base, e->size, page) &&
-           kit_check(k, !is_device_only(e) || s->ops->can & SEG_DEVICE_ONLY, "acquire: memory of a device only if .can says so", "%p + %zu is",
+           kit_check(k, !kit_is_device_only(e) || s->ops->can & SEG_DEVICE_ONLY, "acquire: memory of a device only if .can says so", "%p + %zu is",
                      e->base, e->size) &&
-           kit_check(k, is_device_only(e) || kit_touch(e->base, e->size), "acquire: all of it can be written and read", "%p + %zu cannot", e->base, e->size);
+           kit_check(k, kit_touch(e), "acquire: all of it can be written and read", "%p + %zu cannot", e->base, e->size);
 }
 
 static void check_info(struct subject *s)
@@ -115,7 +98,7 @@ static unsigned take_many(struct subject *s, struct seg_extent *extents)
             release(s, &extents[count]);
             break;
         }
-        mark(s, &extents[count], count * MARK);
+        kit_mark(&s->kit, &extents[count], count * MARK);
         count++;
     }
     return count;
@@ -129,11 +112,11 @@ static void check_many(struct subject *s)
     if (!kit_check(&s->kit, count > 0, "acquire: one extent at least", "none of %zu bytes (%s)", s->kit.size, la_last_error()))
         return;
     for (unsigned i = 0; i < count; i++)
-        kit_check(&s->kit, is_marked(s, &extents[i], i * MARK), "acquire: extents are apart", "the content of %p has changed", extents[i].base);
+        kit_check(&s->kit, kit_is_marked(&s->kit, &extents[i], i * MARK), "acquire: extents are apart", "the content of %p has changed", extents[i].base);
     for (unsigned i = 0; i < count; i += 2)         /* in an order of its own, odd ones stay */
         release(s, &extents[i]);
     for (unsigned i = 1; i < count; i += 2) {
-        kit_check(&s->kit, is_marked(s, &extents[i], i * MARK), "release: of others leaves an extent alone", "%p has changed", extents[i].base);
+        kit_check(&s->kit, kit_is_marked(&s->kit, &extents[i], i * MARK), "release: of others leaves an extent alone", "%p has changed", extents[i].base);
         release(s, &extents[i]);
     }
 }
@@ -162,6 +145,8 @@ static void check_refusals(struct subject *s)
 
 static bool is_zero(const struct seg_extent *extent)
 {
+    if (kit_is_device_only(extent))
+        return true;
     for (size_t at = 0; at < extent->size; at += sizeof(unsigned))
         if (*(volatile unsigned *)((char *)extent->base + at))
             return false;
@@ -175,15 +160,15 @@ static void check_advice(struct subject *s)
 
     if (!HAS(s->ops, advise) || acquire(s, s->kit.size, s->kit.size, 0, &extent) != 0)
         return;
-    mark(s, &extent, MARK);
+    kit_mark(&s->kit, &extent, MARK);
     r = s->ops->advise(s->self, &extent, (struct la_range){ extent.base, extent.size }, SEG_POPULATE);
     kit_check(&s->kit, r <= 0, "advise: 0 or a negative errno", "%d", r);
-    kit_check(&s->kit, is_marked(s, &extent, MARK), "advise: populate keeps the content", "it has changed");
+    kit_check(&s->kit, kit_is_marked(&s->kit, &extent, MARK), "advise: populate keeps the content", "it has changed");
     r = s->ops->advise(s->self, &extent, (struct la_range){ extent.base, extent.size }, SEG_DISCARD);
     if (r == 0)
-        kit_check(&s->kit, is_device_only(&extent) || (kit_touch(extent.base, extent.size) && is_zero(&extent)), "advise: what was discarded reads as zero", "it does not");
+        kit_check(&s->kit, kit_touch(&extent) && is_zero(&extent), "advise: what was discarded reads as zero", "it does not");
     else
-        kit_check(&s->kit, is_marked(s, &extent, MARK), "advise: a refusal changes nothing", "the content has changed");
+        kit_check(&s->kit, kit_is_marked(&s->kit, &extent, MARK), "advise: a refusal changes nothing", "the content has changed");
     release(s, &extent);
 }
 
@@ -218,8 +203,7 @@ static void check_cycles(struct subject *s)
             before = kit_look();        /* the first one may make what stays */
         if (acquire(s, s->kit.size, s->kit.size, 0, &extent) != 0)
             return;
-        if (!is_device_only(&extent))
-            kit_touch(extent.base, extent.size);
+        kit_touch(&extent);
         release(s, &extent);
     }
     kit_compare(&s->kit, &before, "release: gives all back", SLACK_KIB);

@@ -270,20 +270,26 @@ static void one_registrar_finds_addresses_in_all_kinds_of_memory(void **state)
 {
     static const char *const lists[] = { "anon", "cuda-host:mapped+wc", "cuda-host:portable+mapped", "cuda-device" };
     struct seg_registrar *registrar = make_registrar(SEG_CUDA_PORTABLE | SEG_CUDA_MAPPED);
+    struct seg_supply *supply;
+    struct la_range range;
     unsigned calls;
 
     (void)state;
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-        struct seg_supply *supply = make_supply(lists[i], registrar);
         struct seg_key_here key;
-        struct la_range range;
 
+        supply = make_supply(lists[i], registrar);
         assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), 0);
         assert_int_equal(seg_key_of((char *)range.base + 4096, registrar, &key), 0);
         assert_int_equal(key.device, (uintptr_t)range.base + 4096 + (i == 3 ? 0 : (uintptr_t)1 << 44));
         assert_int_equal(seg_cuda_memory(range.base), i == 3 ? SEG_CUDA_DEVICE : SEG_CUDA_HOST);
         assert_int_equal(fake->registered, i == 0);     /* what the driver has made is not registered again */
         assert_int_equal(seg_supply_release(supply, range), 0);
+        fake->device_pointer_error = i < 3 ? 999 : 0;   /* what was made is undone */
+        assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), i < 3 ? -EIO : 0);
+        if (i == 3)
+            assert_int_equal(seg_supply_release(supply, range), 0);
+        fake->device_pointer_error = 0;
         assert_int_equal(seg_supply_destroy(supply), 0);
         assert_int_equal(fake->registered + fake->allocated, 0);
     }
@@ -293,6 +299,14 @@ static void one_registrar_finds_addresses_in_all_kinds_of_memory(void **state)
     fake->attributes_error = 1;                         /* what a runtime before CUDA 11 says of memory that it does not know */
     assert_int_equal(seg_cuda_memory(&calls), SEG_CUDA_PAGEABLE);
     assert_int_equal(fake->last_error, 0);
+    supply = make_supply("anon", registrar);
+    assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), 0);
+    assert_int_equal(fake->registered, 1);
+    assert_int_equal(seg_supply_release(supply, range) | seg_supply_destroy(supply), 0);
+    supply = make_supply("cuda-device", registrar);
+    assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), -ENOTSUP);   /* of which the driver knows nothing: not registered as if it were the machine's */
+    assert_int_equal(fake->registered + fake->allocated, 0);
+    assert_int_equal(seg_supply_destroy(supply), 0);
     assert_int_equal(seg_registrar_destroy(registrar), 0);
 }
 
@@ -441,6 +455,51 @@ static void less_is_taken_when_the_driver_has_less(void **state)
     assert_int_equal(fake->last_error, 0);
 }
 
+static void memory_of_the_drivers_own_that_it_keeps_is_quarantined(void **state)
+{
+    static const char *const lists[] = { "cuda-host", "cuda-device" };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        struct seg_supply_info info = { .struct_size = sizeof(info) };
+        struct seg_supply *supply = make_supply(lists[i], NULL);
+        struct la_range range;
+
+        assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), 0);
+        fake->unregister_error = 46;
+        assert_int_equal(seg_supply_release(supply, range), -EBUSY);
+        assert_int_equal(seg_supply_info(supply, &info), 0);
+        assert_int_equal(info.quarantined, MIB);
+        assert_int_equal(fake->last_error, 0);
+        assert_int_equal(seg_supply_destroy(supply), -EBUSY);
+        fake->unregister_error = 0;
+        assert_int_equal(seg_supply_destroy(supply), 0);
+        assert_int_equal(fake->allocated, 0);
+    }
+}
+
+static void words_and_numbers_behind_the_colon_are_checked(void **state)
+{
+    static const struct {
+        const char *list, *says;
+    } wrong[] = {
+        { "cuda-host:fast", "words are portable, mapped, wc" }, { "cuda-host:portable+", NULL }, { "cuda-host:portable+portablee", "words are" },
+        { "cuda-device:-1", "number of a device" }, { "cuda-device:99999999999", "number of a device" }, { "cuda-device:7", "there are 1 devices" },
+        { "cuda-devices", "is unknown" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct seg_supply_config config = { .struct_size = sizeof(config), .list = wrong[i].list };
+        struct seg_supply *supply = NULL;
+        int r = seg_supply_create(&config, &supply);
+
+        if (wrong[i].says && (r >= 0 || !strstr(la_last_error(), wrong[i].says)))
+            fail_msg("%s: %d, %s", wrong[i].list, r, la_last_error());
+        assert_int_equal(seg_supply_destroy(supply), 0);
+    }
+}
+
 struct forked {
     struct seg_supply *registered, *pinned;
     struct la_range range, own;
@@ -540,6 +599,8 @@ int main(int argc, char **argv)
         TEST(missing_driver_is_an_answer),
         TEST(failures_of_the_driver_leave_no_trace),
         TEST(less_is_taken_when_the_driver_has_less),
+        TEST(memory_of_the_drivers_own_that_it_keeps_is_quarantined),
+        TEST(words_and_numbers_behind_the_colon_are_checked),
         TEST(child_never_calls_the_driver),
         TEST(exit_handlers_never_call_the_driver),
         TEST(memory_of_the_device_serves_chains),

@@ -140,6 +140,36 @@ static void blocks_of_all_sizes_are_apart_and_used_again(void **state)
     assert_int_equal(f->misuse.count, 0);
 }
 
+/* Pages of address space that the process has. */
+static unsigned long pages_mapped(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    return pages;
+}
+
+/* More blocks of one size than a bin holds, so that pages come and go. */
+static void shadows_go_with_their_pages(void **state)
+{
+    struct fixture *f = *state;
+    unsigned long before = 0;
+
+    for (int round = 0; round < 60; round++) {
+        if (round == 10)
+            before = pages_mapped();
+        for (unsigned i = 0; i < BLOCKS; i++)
+            assert_non_null(f->blocks[i] = la_chain_alloc(f->chain, 16));
+        for (unsigned i = 0; i < BLOCKS; i++)
+            la_free(f->blocks[i]);
+    }
+    /* A page or two of each round, with shadows of 64 KiB. */
+    assert_true(SANITIZED || pages_mapped() < before + 256);
+}
+
 static void large_huge_and_aligned_blocks_need_no_touch_either(void **state)
 {
     struct fixture *f = *state;
@@ -265,8 +295,11 @@ static void reset_gives_all_back_shadows_too(void **state)
 {
     struct fixture *f = *state;
     struct la_stats stats = { .struct_size = sizeof(stats) };
+    unsigned long before = 0;
 
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < 40; round++) {
+        if (round == 10)
+            before = pages_mapped();
         for (unsigned i = 0; i < BLOCKS; i++)
             assert_non_null(la_chain_alloc(f->chain, size_of(i)));
         assert_int_equal(la_chain_reset(f->chain), 0);
@@ -274,6 +307,8 @@ static void reset_gives_all_back_shadows_too(void **state)
     assert_int_equal(la_chain_stats(f->chain, &stats), 0);
     assert_int_equal(stats.blocks + stats.macro_blocks, 0);
     assert_true(f->count < 8);
+    /* 30 rounds have made shadows of 10 MiB. */
+    assert_true(SANITIZED || pages_mapped() < before + 512);
 }
 
 /* A handler jumped out of a slow path: lists are made again, from shadows. */
@@ -357,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(blocks_of_all_sizes_are_apart_and_used_again),
+        TEST(shadows_go_with_their_pages),
         TEST(large_huge_and_aligned_blocks_need_no_touch_either),
         TEST(second_free_is_found_at_once),
         TEST(blocks_freed_by_other_threads_come_back),
