@@ -265,7 +265,7 @@ static int map_heap(struct la_heap *heap, const struct heap_header *h)
         return r;
     set_pointers(heap, h);
     madvise(heap->base, heap->size, MADV_DONTFORK);
-    madvise(heap->base, heap->size, MADV_DONTDUMP);
+    madvise(heap->base, heap->size, heap->flags & LA_HEAP_DUMP ? MADV_DODUMP : MADV_DONTDUMP);
     /* A reader has no lanes. */
     if (!reader && !make_view(heap))
         return la_fail(-ENOMEM, "no address space for the view of heap %s", h->name);
@@ -311,7 +311,7 @@ int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
 {
     int r;
 
-    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY)) {
+    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY | LA_HEAP_DUMP)) {
         close(fd);
         return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
     }

@@ -14,7 +14,7 @@
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
-enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY };
+enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY | LA_HEAP_DUMP };
 
 /* Of the name the daemon judges; here only that it fits into a message. */
 static int put_name(struct wire_message *m, const char *name)

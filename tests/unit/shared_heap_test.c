@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "core/shared_heap.h"
+#include "os/certificate.h"
 
 #include "child.h"
 
@@ -213,6 +214,124 @@ static void damaged_and_foreign_files_are_refused(void **state)
     assert_int_equal(la_heap_attach_fd(open("/etc/passwd", O_RDONLY | O_CLOEXEC), 0, &heap), -EINVAL);
 }
 
+/* What the other library is told: both versions, and what to do. */
+static void another_layout_is_refused_in_words(void **state)
+{
+    (void)state;
+    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_version), (uint64_t)64 << 32 | (HEAP_LAYOUT_VERSION - 1), 0), -EPROTO);
+    assert_non_null(strstr(la_last_error(), "layout version 3 "));
+    assert_non_null(strstr(la_last_error(), "needs 4 "));
+    assert_non_null(strstr(la_last_error(), "use the same version of liballoc in all processes"));
+    /* The same version, but another size of something. */
+    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), HEAP_LAYOUT_HASH ^ 1, 0), -EPROTO);
+    assert_non_null(strstr(la_last_error(), "hash"));
+    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), HEAP_LAYOUT_HASH, 0), 0);
+}
+
+/* ---- limits ---- */
+
+static void a_thread_without_a_lane_is_told(void **state)
+{
+    struct shared *s = *state;
+    struct heap_lane *lanes = s->heap->lane_table;
+
+    for (unsigned i = 1; i < HEAP_LANES; i++)
+        atomic_store(&lanes[i].owner, 1ull << 32 | 200);
+    assert_null(la_heap_hold(s->heap, 64));
+    assert_int_equal(la_last_error_code(), -EUSERS);
+    assert_non_null(strstr(la_last_error(), "4095 lanes"));
+    assert_int_equal(la_heap_operation(s->heap, 1), -EUSERS);
+    for (unsigned i = 1; i < HEAP_LANES; i++)
+        atomic_store(&lanes[i].owner, 0);
+    assert_non_null(la_heap_hold(s->heap, 64));
+}
+
+static void attach_too_many(void *arg)
+{
+    const struct shared *s = arg;
+    struct la_heap *heap;
+
+    CHECK(la_heap_attach(s->name, 0, &heap) == -EUSERS);
+    CHECK(strstr(la_last_error(), "256 process slots") != NULL);
+    CHECK(la_heap_attach(s->name, LA_HEAP_READ_ONLY, &heap) == 0);      /* readers need none */
+}
+
+static void a_process_without_a_slot_is_told(void **state)
+{
+    struct shared *s = *state;
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", s->heap->fd);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    for (unsigned i = 0; i < LA_HEAP_MAX_PROCESSES; i++)
+        assert_true(i == s->heap->process || certificate_hold(fd, i) == 0);
+    assert_int_equal(run_in_child(attach_too_many, s), 0);
+    close(fd);
+}
+
+static void attach_sixteen(void *arg)
+{
+    struct la_heap *heap[MAX_HEAPS + 1];
+    char name[64];
+
+    (void)arg;
+    for (int i = 0; i <= MAX_HEAPS; i++) {
+        snprintf(name, sizeof(name), "limit-%d-%d", getpid(), i);
+        CHECK(la_heap_create(name, LA_HEAP_MIN_SIZE, 0, &heap[i]) == (i < MAX_HEAPS ? 0 : -EMFILE));
+        CHECK(la_heap_remove(name) == 0);
+    }
+    CHECK(strstr(la_last_error(), "16 heaps") != NULL);
+    CHECK(la_heap_detach(heap[0]) == 0);
+    CHECK(la_heap_create(name, LA_HEAP_MIN_SIZE, 0, &heap[0]) == 0 && la_heap_remove(name) == 0);
+}
+
+static void a_process_has_so_many_heaps_at_once(void **state)
+{
+    (void)state;
+    assert_int_equal(run_in_child(attach_sixteen, NULL), 0);
+}
+
+/* ---- core dumps ---- */
+
+/* The flags that the kernel has for the mapping. */
+static bool is_left_out_of_dumps(uintptr_t address)
+{
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[512], wanted[32];
+    bool here = false, left_out = false;
+
+    assert_non_null(maps);
+    snprintf(wanted, sizeof(wanted), "%lx-", (unsigned long)address);
+    while (fgets(line, sizeof(line), maps)) {
+        if (strncmp(line, wanted, strlen(wanted)) == 0)
+            here = true;
+        if (here && strncmp(line, "VmFlags:", 8) == 0) {
+            left_out = strstr(line, " dd") != NULL;
+            break;
+        }
+    }
+    assert_true(here);
+    fclose(maps);
+    return left_out;
+}
+
+static int is_in_dumps(struct la_heap *heap)
+{
+    return is_left_out_of_dumps((uintptr_t)heap->base);
+}
+
+static void heaps_are_in_core_dumps_by_option_only(void **state)
+{
+    struct shared *s = *state;
+
+#ifndef __x86_64__
+    skip();     /* qemu-user makes smaps up */
+#endif
+    assert_true(is_left_out_of_dumps((uintptr_t)s->heap->base));
+    assert_int_equal(shared_run_with(s, LA_HEAP_DUMP, is_in_dumps), 0);
+}
+
 static void format_refuses_small_sizes_bad_names_and_bad_addresses(void **state)
 {
     int fd = memfd_create("heap", MFD_CLOEXEC);
@@ -410,6 +529,11 @@ int main(void)
         shared_test(a_block_is_freed_by_another_process),
         shared_test(roots_are_found_by_name_and_listed_in_order),
         cmocka_unit_test(damaged_and_foreign_files_are_refused),
+        cmocka_unit_test(another_layout_is_refused_in_words),
+        shared_test(a_thread_without_a_lane_is_told),
+        shared_test(a_process_without_a_slot_is_told),
+        cmocka_unit_test(a_process_has_so_many_heaps_at_once),
+        shared_test(heaps_are_in_core_dumps_by_option_only),
         cmocka_unit_test(format_refuses_small_sizes_bad_names_and_bad_addresses),
         shared_test(threads_give_their_lanes_back),
         shared_test(a_forked_child_has_no_heap_and_its_parent_keeps_its_own),

@@ -57,9 +57,14 @@ enum la_heap_flags {
     /*
      * Map the heap for reading only: roots, la_load(), objects, la_heap_info(), la_heap_fsck(), la_heap_walk(). Everything that would change the
      * heap is refused with -EROFS, freeing is a misuse, a store is SIGSEGV. Takes no process slot. What is read may be freed by others at
-     * the same time: validate it. A boundary only if the file belongs to another user (as shmserver's); else advisory.
+     * the same time: validate it (la_ref_read()). A boundary only if the file belongs to another user (as shmserver's); else advisory.
      */
     LA_HEAP_READ_ONLY = 1u << 2,
+    /*
+     * This process's core dumps hold the heap's memory, too; by default they do not. The kernel asks core(5)'s coredump_filter as well: a heap with a name
+     * in /dev/shm needs bit 3, the daemon's bit 1 (set by default).
+     */
+    LA_HEAP_DUMP = 1u << 3,
 };
 
 /*
@@ -254,6 +259,35 @@ LA_API void *la_take(struct la_heap *heap, la_link *link, size_t next_offset);
 
 /** la_keep() - make a held block outlive the process without linking it (a stated leak if nobody knows it) */
 LA_API int la_keep(struct la_heap *heap, void *block);
+
+/*
+ * References: read an object that others may take or free at the same time, also where the heap is attached for reading only. A reference names a block and its
+ * generation, which moves when the block is freed or taken. It tells an object from the next one in its place, not one state of an object from
+ * another: who changes objects in place keeps a version in them, or publishes a new one (la_root_swap()).
+ */
+struct la_ref {
+    void *block;
+    uint32_t generation, epoch;
+};
+
+/**
+ * la_ref_get() - a reference to what @link points to
+ *
+ * Return: 0; -ENOENT (NULL); -EAGAIN (it is being taken, or was never published: another process holds it. Who may write helps; a read-only
+ * attachment tries again later); -EINVAL (@link is not in the heap, or points to no block of it).
+ */
+LA_API int la_ref_get(struct la_heap *heap, la_link *link, struct la_ref *ret);
+
+/** la_ref_is_valid() - the object is there still; generations have 12 bits, so 4,096 uses of its block in between look like none */
+LA_API bool la_ref_is_valid(struct la_heap *heap, const struct la_ref *ref);
+
+/**
+ * la_ref_read() - copy bytes of the object
+ *
+ * Links in the copy may have gone elsewhere: follow them by la_ref_get() on the link in the object, and look at this reference once more.
+ * Return: 0; -ESTALE (it was taken or freed: @to holds anything); -EINVAL (outside the block).
+ */
+LA_API int la_ref_read(struct la_heap *heap, const struct la_ref *ref, size_t offset, void *to, size_t size);
 
 /*
  * Bundles: an object of several blocks that one word publishes whole.
