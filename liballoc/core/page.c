@@ -122,7 +122,9 @@ static void fetch_fresh(const struct la_page *page)
     enum { AHEAD = 1024, LINE = 64 };
     const char *next = (const char *)page->start + (size_t)page->bump * page->block_size;
 
-    for (size_t at = 0; page->block_size <= AHEAD && at < AHEAD; at += LINE)
+    if (page->block_size > AHEAD || page->mapping)
+        return;
+    for (size_t at = 0; at < AHEAD; at += LINE)
         prefetch_to_write(next + at);
 }
 
