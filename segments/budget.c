@@ -59,14 +59,15 @@ static int check_memlock(const struct seg_registrar *registrar, size_t bytes)
                    registrar->ops.name, bytes, (size_t)limit.rlim_cur, used);
 }
 
-int budget_check_pinning(const struct seg_registrar *registrar, size_t bytes, bool fresh)
+int budget_check_pinning(const struct seg_registrar *registrar, size_t bytes, unsigned times, bool fresh)
 {
     size_t left;
     int r;
 
     if (!registrar_pins(registrar))
         return 0;
-    r = check_memlock(registrar, bytes);
+    /* An overflow is more than any limit. */
+    r = check_memlock(registrar, bytes > SIZE_MAX / times ? SIZE_MAX : bytes * times);
     if (r < 0 || !fresh)
         return r;
     left = os_headroom();

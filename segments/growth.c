@@ -56,10 +56,15 @@ static int check_budgets(const struct seg_supply *s, size_t min, size_t *wanted)
 /* The system's limits: what registrars will need for @size bytes. */
 static int check_system(const struct seg_supply *s, size_t size, bool fresh)
 {
+    unsigned pins = 0;
     int r = 0;
 
-    for (unsigned i = 0; i < s->registrar_count && r == 0; i++)
-        r = budget_check_pinning(s->registrars[i], size, fresh);
+    for (unsigned i = 0; i < s->registrar_count && r == 0; i++) {
+        bool devices = s->registrars[i]->ops.flags & SEG_REGISTRAR_PINS;
+
+        pins += devices;
+        r = budget_check_pinning(s->registrars[i], size, devices ? pins : 1, fresh);
+    }
     return r;
 }
 

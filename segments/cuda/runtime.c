@@ -1,9 +1,6 @@
 /*
  * runtime.c - finds the CUDA runtime, once.
  *
- * A runtime that the program has loaded is taken first: two in one process would not know of each other's contexts. It is never closed: CUDA
- * keeps threads and exit handlers of its own.
- *
  * Locking: a mutex of its own around the search; the table does not change afterwards.
  */
 #include "segments/cuda/runtime.h"
@@ -12,37 +9,22 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <segments/cuda.h>
 
 #include "base/error.h"
 #include "base/util.h"
+#include "segments/driver.h"
 
 static pthread_mutex_t search = PTHREAD_MUTEX_INITIALIZER;
 static struct cuda_runtime table;
 static _Atomic(pid_t) owner;        /* process that has opened it, 0: nobody yet. Release: publishes the table */
 
-static const char *const names[] = { "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0" };
-
-static void *find_library(void)
-{
-    const char *path = secure_getenv("LIBALLOC_CUDART");
-    void *library = NULL;
-
-    if (path && path[0])
-        return dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    for (size_t i = 0; i < ARRAY_SIZE(names) && !library; i++)
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-    for (size_t i = 0; i < ARRAY_SIZE(names) && !library; i++)
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    return library;
-}
-
 static int load(void)
 {
-    void *library = find_library();
+    static const char *const names[] = { "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0" };
+    void *library = driver_open("LIBALLOC_CUDART", names, ARRAY_SIZE(names));
     struct cuda_runtime found;
 
     if (!library)
