@@ -100,8 +100,8 @@ static int read_entry(const char *text, size_t length, struct list_entry *entry)
 
     entry->ops = find(text, name);
     if (!entry->ops)
-        return la_fail(-EINVAL, "source \"%.*s\" is unknown: anon, thp, hugetlb:2M, hugetlb:1G, memfd, shm:NAME, file:PATH, cuda-host, cuda-device, or one that "
-                       "seg_source_register() knows", (int)MIN(name, (size_t)40), text);
+        return la_fail(-EINVAL, "source \"%.*s\" is unknown: anon, thp, hugetlb:2M, hugetlb:1G, memfd, shm:NAME, file:PATH, cuda-host, cuda-device, or "
+                       "one that seg_source_register() knows", (int)MIN(name, (size_t)40), text);
     if (argument >= sizeof(entry->text))
         return la_fail(-E2BIG, "source \"%.*s\": more than %zu bytes behind the colon", (int)name, text, sizeof(entry->text) - 1);
     memcpy(entry->text, colon ? colon + 1 : "", argument);

@@ -179,8 +179,8 @@ static int fault_release(void *self, struct seg_extent *extent)
 const struct seg_source_ops *seg_fault_source(void)
 {
     static const struct seg_source_ops ops = {
-        .struct_size = sizeof(ops), .name = "fault", .can = ~(unsigned)(SEG_PINNED | SEG_DEVICE_ONLY), .open = fault_open, .close = fault_close, .info = fault_info,
-        .acquire = fault_acquire, .release = fault_release,
+        .struct_size = sizeof(ops), .name = "fault", .can = ~(unsigned)(SEG_PINNED | SEG_DEVICE_ONLY), .open = fault_open,
+        .close = fault_close, .info = fault_info, .acquire = fault_acquire, .release = fault_release,
     };
 
     return &ops;

@@ -66,7 +66,8 @@ int cuda_runtime_open(const struct cuda_runtime **ret)
 static const struct {
     int cuda, ours;
 } errors[] = {
-    { 1, -EINVAL }, { 2, -ENOMEM }, { 3, -ENODEV }, { 35, -ENODEV }, { 46, -EBUSY }, { 100, -ENODEV }, { 101, -ENODEV }, { 712, -EEXIST }, { 713, -ENOENT }, { 801, -ENOTSUP },
+    { 1, -EINVAL }, { 2, -ENOMEM },    { 3, -ENODEV },   { 35, -ENODEV },  { 46, -EBUSY },
+    { 100, -ENODEV }, { 101, -ENODEV }, { 712, -EEXIST }, { 713, -ENOENT }, { 801, -ENOTSUP },
 };
 
 int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size_t size)
@@ -78,6 +79,8 @@ int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size
         if (errors[i].cuda == error)
             ours = errors[i].ours;
     cuda->cudaGetLastError();       /* or the program's next check would find our error */
+    if (size == 0)
+        return la_fail(ours, "CUDA: %s: error %d (%s)", what, error, text ? text : "");
     return la_fail(ours, "CUDA: %s of %zu bytes: error %d (%s)", what, size, error, text ? text : "");
 }
 

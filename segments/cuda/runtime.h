@@ -44,7 +44,7 @@ int cuda_runtime_open(const struct cuda_runtime **ret);
 /* It was opened by this process, not by one that has forked it. */
 int cuda_runtime_is_ours(void);
 
-/* Turn an error of CUDA's into one of ours, with a sentence. @error is not 0. */
+/* Turn an error of CUDA's into one of ours, with a sentence. @error is not 0; @size 0: it is about no memory. */
 int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size_t size);
 
 /* What the runtime says of an address; SEG_CUDA_PAGEABLE also when it does not know. */

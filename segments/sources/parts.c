@@ -79,8 +79,8 @@ static int parts_advise(void *self, struct seg_extent *extent, struct la_range r
 }
 
 static const struct seg_source_ops parts_ops = {
-    .struct_size = sizeof(parts_ops), .name = "parts", .can = ~(unsigned)(SEG_PINNED | SEG_DEVICE_ONLY), .open = parts_open, .close = parts_close, .info = parts_info,
-    .acquire = parts_acquire, .release = parts_release, .advise = parts_advise,
+    .struct_size = sizeof(parts_ops), .name = "parts", .can = ~(unsigned)(SEG_PINNED | SEG_DEVICE_ONLY), .open = parts_open,
+    .close = parts_close, .info = parts_info, .acquire = parts_acquire, .release = parts_release, .advise = parts_advise,
 };
 
 const struct seg_source_ops *seg_source_parts(void)

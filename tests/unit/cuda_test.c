@@ -304,7 +304,7 @@ static void one_registrar_finds_addresses_in_all_kinds_of_memory(void **state)
     assert_int_equal(fake->registered, 1);
     assert_int_equal(seg_supply_release(supply, range) | seg_supply_destroy(supply), 0);
     supply = make_supply("cuda-device", registrar);
-    assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), -ENOTSUP);   /* of which the driver knows nothing: not registered as if it were the machine's */
+    assert_int_equal(seg_supply_acquire(supply, MIB, MIB, &range), -ENOTSUP);   /* not registered as if it were the machine's */
     assert_int_equal(fake->registered + fake->allocated, 0);
     assert_int_equal(seg_supply_destroy(supply), 0);
     assert_int_equal(seg_registrar_destroy(registrar), 0);

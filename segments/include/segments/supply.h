@@ -62,7 +62,8 @@ struct seg_supply_config {
  *
  * When one of the sources can give memory of a device, chains over the supply touch none of its memory (LA_SOURCE_DEVICE_ONLY).
  *
- * Return: 0, -EINVAL (list, unknown source, flags, numa, an operation missing), -ENOTSUP (a registrar cannot take memory of a device), -E2BIG (too many), -ENOMEM, or what the last source said.
+ * Return: 0, -EINVAL (list, unknown source, flags, numa, an operation missing), -ENOTSUP (a registrar cannot take memory of a device), -E2BIG
+ * (too many), -ENOMEM, or what the last source said.
  */
 LA_API int seg_supply_create(const struct seg_supply_config *config, struct seg_supply **ret);
 
