@@ -54,8 +54,9 @@ struct world {
     uint64_t meta[16];          /* memory of model_meta_alloc() */
     uint8_t kills, recoverer_kills;     /* that may still happen */
     uint8_t exchanged;          /* la_root_swap() returned 0 */
+    uint8_t pushes[LANES];      /* into the queue, by lane */
+    uint8_t popped[LANES][LANES];   /* by lane: the last one of each lane's pushes that it got */
     uint8_t inside;             /* 1 + the lane that has the mutex */
-    uint8_t unused[5];
 };
 
 extern struct world world;

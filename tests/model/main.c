@@ -62,6 +62,18 @@ static const struct scenario scenarios[] = {
     TWO("kill-version-out", "xf", "+v", 1, KILLS("12")),
     TWO("kill-version-take", "+v", "tf", 1, KILLS("12")),
     TWO("kill-recoverer-version", "+v", "+v", 0, .mortal = "1", KILLS_RECOVERER, .deep = true),
+    /* The queue: positions come round, and slots with them. */
+    TWO("queue-push-push", "+P", "+P", 0, .mortal = "", .queue = 2),
+    TWO("queue-push-pop", "+P", "Gf", 0, .mortal = "", .queue = 1),
+    TWO("queue-pop-pop", "G", "G", 2, .mortal = "", .queue = 2),
+    TWO("queue-pop-pop-one", "G", "G", 1, .mortal = "", .queue = 2),
+    TWO("queue-full", "+P", "Gf", 1, .mortal = "", .queue = 1),
+    TWO("queue-round", "GPGP", "GP", 2, .mortal = "", .queue = 2),
+    TWO("queue-reuse", "GfhPGfhP", "G", 1, .mortal = "", .queue = 1),
+    TWO("kill-queue-push-push", "+P", "+P", 0, KILLS("1"), .queue = 1),
+    TWO("kill-queue-push-pop", "+P", "Gf", 1, KILLS("12"), .queue = 2),
+    TWO("kill-queue-pop-pop", "Gf", "Gf", 1, KILLS("1"), .queue = 2),
+    TWO("kill-queue-full", "+PP", "GP", 1, KILLS("12"), .queue = 1),
     /* A helper that sleeps. */
     TWO("late-helper", "tptpt", "t", 1, .mortal = ""),
     /* The mutex. */
@@ -76,6 +88,8 @@ static const struct scenario scenarios[] = {
     THREE("three-version", "+v", "+v", "r", 0, .mortal = ""),
     THREE("three-version-take", "+v", "+v", "t", 1, .mortal = "", .deep = true),
     THREE("three-kill-version", "+v", "+v", "r", 0, KILLS("12"), .deep = true),
+    THREE("three-queue", "+P", "+P", "G", 0, .mortal = "", .queue = 1),
+    THREE("three-kill-queue", "+P", "G", "G", 1, KILLS("123"), .queue = 2, .deep = true),
     THREE("three-mutex", "l", "l", "l", 0, KILLS("123")),
     /* Stores that become visible late. */
     TWO("late-push-push", "+p", "+p", 1, KILLS("12"), .store_buffers = true),
@@ -84,6 +98,7 @@ static const struct scenario scenarios[] = {
     TWO("late-reuse-take", "tfhp", "t", 1, .mortal = "", .store_buffers = true),
     TWO("late-version-version", "+v", "+v", 0, KILLS("1"), .store_buffers = true),
     TWO("late-version-read", "+vv", "r", 0, .mortal = "", .store_buffers = true),
+    TWO("late-queue-push-pop", "+P", "Gf", 0, KILLS("1"), .queue = 1, .store_buffers = true),
     TWO("late-bundle-push", "*b", "+p", 0, KILLS("1"), .bundles = true, .store_buffers = true),
 };
 

@@ -12,17 +12,19 @@
  *   r  la_root_read(): the object is of the version that it was put there with
  *   s  la_publish() in place of what the root points to, which is freed when that went well
  *   *  (at the start) the lane has a bundle of a root and two more blocks                     b  la_bundle_publish() on top of the root
+ *   P  la_queue_push() of what it has in its hands, if there is room                          G  la_queue_pop(), if there is something
  *   l  la_mutex_trylock(), and if it is ours: a step inside, la_mutex_unlock()
  * A letter whose block is not there (an empty list) does nothing.
  *
  * Checked after every step:
  *   M1  a state word changes only as shared_layout.h allows: who, from what to what; its generation moves with each free and take
  *   M2  the root and every link on the list lead to blocks that are neither free, held nor in doubt, but for what the lane of a mark has
- *   M3  what la_take() returns was pushed, and not taken since
+ *   M3  what la_take() and la_queue_pop() return was pushed, and not taken since; of one lane's pushes what another one pops is in their order
  * At every end (all lanes done or dead, the dead recovered):
  *   M4  each block is free, or on the list once, or in the hands of one living lane; a bundle's blocks go with their root
  *   M5  what was pushed and not taken is on the list; only the one operation in which a lane was killed may have happened or not
  *       and the root has the version of what it points to: as many as swaps have happened
+ *       and what is in the queue is in the order in which each lane pushed it
  *   M6  no intent, no mark, no block in doubt is left; nothing was reported as misuse; la_heap_fsck() finds nothing
  * Over the whole graph of states:
  *   M7  nobody waits: from every state each lane alone, all others stopped, is done within a bounded number of its own steps
@@ -37,6 +39,7 @@
 #include <unistd.h>
 
 #include <liballoc/error.h>
+#include <liballoc/queue.h>
 
 #include "base/error.h"
 #include "core/shared.h"
@@ -50,6 +53,7 @@ struct node {
     uint64_t id;
     uint64_t version;       /* of the root when the node was put there by la_root_swap(); 0: it was not */
     struct node *inner[INNER];
+    uint64_t producer, order;   /* in the queue: whose push it was, and which one of its pushes */
 };
 
 /* A block whose state word is followed. */
@@ -61,6 +65,7 @@ static const struct scenario *scene;
 static struct la_heap *heap;
 static la_link *root;
 static struct la_mutex *mutex;
+static struct la_queue *queue;
 static struct la_bundle *bundle[LANES];
 static struct watched watched[MAX_WATCHED];
 static unsigned watched_count;
@@ -116,7 +121,7 @@ static void watch_page(uint32_t macro, unsigned slice)
         return;
     n = slice_count(page) * SLICE_SIZE / ref.size;
     for (size_t i = 0; i < n; i++, ref.start += ref.size, ref.word++)
-        if (ref.start != (char *)mutex && (ref.size >= NODE_SIZE || word_state(atomic_load(ref.word), ref.epoch) != WORD_FREE) && watched_count < MAX_WATCHED)
+        if (ref.start != (char *)mutex && ref.start != (char *)queue && (ref.size >= NODE_SIZE || word_state(atomic_load(ref.word), ref.epoch) != WORD_FREE) && watched_count < MAX_WATCHED)
             watched[watched_count++].ref = ref;
 }
 
@@ -242,6 +247,51 @@ static void do_take(int actor)
         put_in_hand(actor, node);
     } else if (la_last_error_code() < 0) {
         violate("%s: la_take() failed: %s", actor_name(actor), la_last_error());
+    }
+    me(actor)->doing = DOING_NOTHING;
+}
+
+static void do_queue_push(int actor)
+{
+    struct node *node = top(actor);
+    int r;
+
+    if (!node)
+        return;
+    me(actor)->doing = DOING_PUSH;
+    node->producer = (uint64_t)actor;
+    node->order = world.pushes[actor] + 1u;
+    book_pushing(actor, node);
+    r = la_queue_push(heap, queue, node, LA_TRY);
+    if (r == -EAGAIN) {
+        book_unpushed(actor, node);
+        return;
+    }
+    if (r < 0)
+        violate("%s: la_queue_push() returned %d: %s", actor_name(actor), r, la_last_error());
+    world.pushes[actor]++;
+    drop_from_hand(actor);
+    book_pushed(actor);
+}
+
+static void do_queue_pop(int actor)
+{
+    struct node *node;
+    void *block;
+    int r;
+
+    me(actor)->doing = DOING_TAKE;
+    r = la_queue_pop(heap, queue, LA_TRY, &block);
+    if (r == 0) {
+        node = block;
+        book_taken(actor, node);
+        put_in_hand(actor, node);
+        if (node->producer < LANES && node->order <= world.popped[actor][node->producer])
+            violate("%s popped push %" PRIu64 " of L%" PRIu64 " after a later one (M3)", actor_name(actor), node->order, node->producer + 1);
+        else if (node->producer < LANES)
+            world.popped[actor][node->producer] = (uint8_t)node->order;
+    } else if (r != -EAGAIN) {
+        violate("%s: la_queue_pop() returned %d: %s", actor_name(actor), r, la_last_error());
     }
     me(actor)->doing = DOING_NOTHING;
 }
@@ -407,6 +457,8 @@ static void run_letter(int actor, char letter)
     case 'w': do_exchange(actor, true); break;
     case 'x': exchange(actor, NULL, false); break;
     case 'r': do_read(actor); break;
+    case 'P': do_queue_push(actor); break;
+    case 'G': do_queue_pop(actor); break;
     case 'l': do_lock(actor); break;
     default: break;     /* + and * were done at the start */
     }
@@ -499,12 +551,12 @@ static unsigned mark_lane(uintptr_t value)
     return value >> 51 & (HEAP_LANES - 1);
 }
 
-/* What was in doubt is settled while its lane's mark is there: it says that the block is published. */
-static bool is_marked_by(unsigned lane)
+/* What was in doubt is settled while its lane's mark is there: it says that the block is published. In a queue the slot says so. */
+static bool may_be_settled(unsigned lane)
 {
     uintptr_t value = (uintptr_t)atomic_load_explicit(root, memory_order_relaxed);
 
-    return value & MARK && mark_lane(value) == lane;
+    return scene->queue || (value & MARK && mark_lane(value) == lane);
 }
 
 static bool may_change(int actor, word_t from, word_t to, unsigned epoch)
@@ -521,7 +573,7 @@ static bool may_change(int actor, word_t from, word_t to, unsigned epoch)
     switch (old) {
     case WORD_FREE: return (new == WORD_HELD && word_lane(to) == mine) || new == WORD_HEAP;
     case WORD_HELD: return (new == WORD_IN_DOUBT && same_lane && lane == mine) || new == WORD_HEAP;
-    case WORD_IN_DOUBT: return (new == WORD_HELD && same_lane && lane == mine) || (new == WORD_HEAP && is_marked_by(lane));
+    case WORD_IN_DOUBT: return (new == WORD_HELD && same_lane && lane == mine) || (new == WORD_HEAP && may_be_settled(lane));
     /* A bundle whose root was not published takes its blocks back; who publishes it, or recovers it, has it alone. */
     case WORD_HEAP: return new == WORD_HELD && scene->bundles && (word_lane(to) == mine || actor >= LANES);
     }
@@ -651,6 +703,34 @@ static void count_list(struct count *count)
     }
 }
 
+struct queued {
+    struct count *count;
+    uint64_t order[LANES];
+};
+
+static void count_queued(void *user, void *block)
+{
+    struct queued *queued = user;
+    const struct node *node = block;
+
+    count_node(node, queued->count->listed, "in the queue");
+    if (violation[0])
+        return;
+    queued->count->ids |= 1ull << node->id;
+    if (node->producer < LANES && node->order <= queued->order[node->producer])
+        violate("push %" PRIu64 " of L%" PRIu64 " is in the queue behind a later one (M5)", node->order, node->producer + 1);
+    else if (node->producer < LANES)
+        queued->order[node->producer] = node->order;
+}
+
+static void count_queue(struct count *count)
+{
+    struct queued queued = { .count = count };
+
+    if (queue && la_queue_walk(heap, queue, count_queued, &queued) < 0)
+        violate("la_queue_walk(): %s", la_last_error());
+}
+
 static void check_block(unsigned n, struct count *count)
 {
     const struct watched *w = &watched[n];
@@ -730,6 +810,7 @@ static void check_end(void)
     struct count count = { 0 };
 
     count_list(&count);
+    count_queue(&count);
     for (int i = 0; i < LANES; i++)
         count.replaced += me(i)->state == ACTOR_DEAD && me(i)->doing == DOING_SWAP;
     for (unsigned i = 0; i < scene->lanes; i++)
@@ -847,6 +928,16 @@ static void make_lane(int actor)
     }
 }
 
+static void make_queue(void)
+{
+    queue = NULL;
+    if (!scene->queue)
+        return;
+    use_lane(me(0)->lane);
+    if (la_queue_create(heap, "queue", scene->queue, &queue) < 0)
+        abort();
+}
+
 static void make_list(void)
 {
     for (unsigned i = 0; i < scene->listed; i++) {
@@ -854,7 +945,10 @@ static void make_list(void)
 
         use_lane(me(owner)->lane);
         do_hold(owner);
-        do_push(owner);
+        if (scene->queue)
+            do_queue_push(owner);
+        else
+            do_push(owner);
     }
 }
 
@@ -892,6 +986,7 @@ static void set_up(void)
         abort();
     for (unsigned i = 0; i < scene->lanes; i++)
         make_lane((int)i);
+    make_queue();
     make_list();
     /* As big as the others: recovery looks at every block of a page, and each look is a step. */
     mutex = la_heap_alloc(heap, NODE_SIZE);

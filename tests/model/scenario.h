@@ -12,6 +12,7 @@ struct scenario {
     const char *mortal;         /* numbers of the lanes that may be killed, "123" */
     unsigned lanes, listed;     /* objects on the list at the start */
     unsigned char kills, recoverer_kills;
+    uint8_t queue;              /* its capacity; 0: there is none. The objects at the start are in it */
     bool store_buffers;
     bool bundles;               /* HEAP may become HELD again */
     bool deep;                  /* only when asked for */
