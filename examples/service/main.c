@@ -101,6 +101,7 @@ static int be_worker(char **argv)
     uint32_t number = (uint32_t)strtoul(argv[3], NULL, 10);
 
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_NAME, argv[2]);        /* for `shms clients` */
     enter(&place, argv[1], 0);
     find(&place);
     return strcmp(argv[2], "produce") == 0 ? produce(&place, number) : consume(&place, number);

@@ -55,24 +55,21 @@ static struct order *new_order(struct place *place, uint32_t producer, uint64_t 
 static void open_order(struct place *place, uint32_t producer, uint64_t number)
 {
     struct slot *slot = slot_of(place->office, producer, number);
-    uint64_t nothing = 0;
 
     atomic_store(&place->office->desks[producer].issued, number);
-    if (la_load(place->heap, &slot->order))
-        atomic_compare_exchange_strong(&slot->word, &nothing, slot_word(number, OPEN));
+    /* In this order: an order that is collected goes first, its word afterwards. */
+    if (atomic_load(&slot->word) == 0 && la_load(place->heap, &slot->order))
+        atomic_store(&slot->word, slot_word(number, OPEN));
     write_ticket(place, producer, number, LA_FOREVER);
 }
 
-/* The one whose place we take may have been killed after any of its steps. */
+/* The one whose place we take may have been killed before that one was open, or had its ticket. */
 static void finish_the_last(struct place *place, uint32_t producer)
 {
     uint64_t last = atomic_load(&place->office->desks[producer].issued);
-    struct slot *next = slot_of(place->office, producer, last + 1);
 
     if (last > 0)
         open_order(place, producer, last);
-    if (atomic_load(&next->word) == 0 && la_load(place->heap, &next->order))
-        open_order(place, producer, last + 1);
 }
 
 static void put_in_slot(struct place *place, struct slot *slot, struct order *order)
@@ -80,7 +77,7 @@ static void put_in_slot(struct place *place, struct slot *slot, struct order *or
     int r = la_publish(place->heap, &slot->order, NULL, order);
 
     if (r == -EAGAIN)
-        la_free(order);     /* the producer before us was killed in the middle of this, and it has been finished for him */
+        la_free(order);     /* the producer before us had put it there when he was killed */
     else if (r < 0)
         fail("publish");
 }

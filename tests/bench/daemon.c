@@ -1,5 +1,6 @@
 /*
- * daemon WHAT SHMSERVER [MIB]: what shmserver and its client library cost, by the wall clock. None of it is in the path of an allocation.
+ * daemon WHAT SHMSERVER [MIB]: what shmserver and its client library cost, by the wall clock, reclaim by the CPU's. None of it is in the path of an
+ * allocation.
  *
  *   requests   one request at a time from one client; from one of 1,000 clients; from all 1,000 at once
  *   attach     to a heap that is there: shms_heap_open(), and what of it is the library's without the daemon, la_heap_attach_fd()
@@ -125,6 +126,17 @@ static void print_times(const char *what)
     bench_print(times_at(&times, 0.99), "%s, 99 %%", what);
 }
 
+/* Of the daemon, which has our limit, it takes two descriptors each. */
+static bool many_can_connect(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= 2 * MANY + 100)
+        return true;
+    fprintf(stderr, "daemon: 1,000 clients are left out, they need %d descriptors (ulimit -Hn)\n", 2 * MANY + 100);
+    return false;
+}
+
 static void requests(const struct daemon_process *d)
 {
     struct shms_client *client = daemon_connect();
@@ -134,12 +146,14 @@ static void requests(const struct daemon_process *d)
     ask_for_a_while(client);
     print_times("request of one client");
     bench_print((double)times.count / (double)daemon_wanted_ns() * 1e9, "requests per second, one client");
-    for (int i = 0; i < MANY; i++)
-        fds[i] = connect_raw(d->socket);
-    ask_for_a_while(client);
-    print_times("request beside 1,000 idle clients");
-    bench_print(ask_all(fds), "requests per second, 1,000 clients at once");
-    print_times("request of 1,000 clients at once");
+    if (many_can_connect()) {
+        for (int i = 0; i < MANY; i++)
+            fds[i] = connect_raw(d->socket);
+        ask_for_a_while(client);
+        print_times("request beside 1,000 idle clients");
+        bench_print(ask_all(fds), "requests per second, 1,000 clients at once");
+        print_times("request of 1,000 clients at once");
+    }
     shms_disconnect(client);
 }
 
@@ -315,9 +329,9 @@ static double reclaim_one(const struct daemon_process *d, struct la_heap *heap, 
     waitpid(pid, NULL, 0);
     /* Whoever looks into /proc at the wrong moment keeps it from going for a while. */
     do {
-        begin = daemon_clock();
+        begin = bench_cpu_clock();
         n = la_heap_recover(heap, NULL, NULL);
-        end = daemon_clock();
+        end = bench_cpu_clock();
     } while (n == 0);
     kill(d->pid, SIGCONT);
     daemon_check(n, "recover");
@@ -338,6 +352,7 @@ static void reclaim(const struct daemon_process *d)
         struct la_heap *heap = daemon_open(client, "bench", 2 * in_use);
 
         bench_print(reclaim_one(d, heap, &cases[i].client), "reclaim of 1,000 blocks of the dead, %s", cases[i].what);
+        bench_print(reclaim_one(d, heap, &cases[0].client), "the next one, %s", cases[i].what);
         daemon_check(shms_heap_close(client, heap), "close");
         daemon_check(shms_heap_remove(client, "bench"), "remove");
         shms_disconnect(client);

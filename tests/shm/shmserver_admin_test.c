@@ -610,6 +610,18 @@ static void metrics_tell_heaps_and_users(void **state)
     shms_disconnect(client);
 }
 
+/* Of very many heaps: under a sanitizer on a busy machine that may take longer than the library waits. */
+static int metrics_in_the_end(struct text *text)
+{
+    int r = -EAGAIN;
+
+    for (int i = 0; r == -EAGAIN && i < 10; i++) {
+        text->size = 0;
+        r = shms_metrics(NULL, collect, text);
+    }
+    return r;
+}
+
 static void slow_reader_of_metrics_is_in_nobodys_way(void **state)
 {
     struct daemon *d = *state;
@@ -630,7 +642,7 @@ static void slow_reader_of_metrics_is_in_nobodys_way(void **state)
     slow = metrics_connect(d);
     /* What it says is not read. */
     assert_int_equal(send(slow, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);
-    assert_int_equal(shms_metrics(NULL, collect, text), 0);
+    assert_int_equal(metrics_in_the_end(text), 0);
     assert_true(is_whole(text));
     /* More than a socket takes at once. */
     assert_int_equal(ioctl(slow, FIONREAD, &waiting), 0);
