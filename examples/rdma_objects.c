@@ -11,6 +11,7 @@
  * Both machines have the same byte order; a program that cannot know says le64toh() where addresses and keys go over the wire.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -61,7 +62,8 @@ static struct rdma_cm_id *endpoint(const char *address, const char *port, int fl
 
     if (rdma_getaddrinfo(address, port, &hints, &found) < 0)
         return NULL;
-    if (rdma_create_ep(&id, found, NULL, &kind) < 0)
+    /* A resolution has two seconds, which a busy machine may not keep. */
+    for (int tries = 10; tries > 0 && rdma_create_ep(&id, found, NULL, &kind) < 0; tries = errno == ETIMEDOUT ? tries - 1 : 0)
         id = NULL;
     rdma_freeaddrinfo(found);
     return id;
