@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -134,10 +135,17 @@ static void make_descriptors(void)
 
 int world_start(struct named_fds *inherited)
 {
-    int fd = fcntl(world.fds[FD_DAEMON_SOCKET], F_DUPFD_CLOEXEC, 3);
+    int fd = fcntl(world.fds[FD_DAEMON_SOCKET], F_DUPFD_CLOEXEC, 3), r;
+    sigset_t signals;
 
     REQUIRE(fd >= 0 && named_fds_add(inherited, "socket", fd) == 0);
-    return server_init(&world.server, &world_options, inherited);
+    r = server_init(&world.server, &world_options, inherited);
+    /* It takes them to be its own; here they are for libFuzzer. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+    return r;
 }
 
 static void start_afresh(void)
