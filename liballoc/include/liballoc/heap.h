@@ -10,7 +10,8 @@
  * Policies:
  *   LA_KEEP  blocks outlive their process from the moment they are allocated (what users of shared memory
  *            expect); a block not yet linked at a kill is a leak that fsck counts.
- *   LA_HELD  blocks belong to the lane until la_publish(): leak-free, by the discipline of publish and take.
+ *   LA_HELD  blocks belong to the lane until la_publish(): leak-free, by the discipline of publish and take. At a death they are
+ *            freed, or left to an heir (la_heap_set_heir()).
  */
 #ifndef LIBALLOC_HEAP_H
 #define LIBALLOC_HEAP_H
@@ -142,7 +143,7 @@ struct la_heap_info {
     uint64_t committed;         /* bytes of macro blocks ever committed, with the header */
     uint32_t macro_blocks, macro_blocks_used;
     uint32_t processes;         /* attached now */
-    uint32_t lanes;             /* in use now */
+    uint32_t lanes;             /* in use now, or left to an heir */
     uint64_t recovered_processes, recovered_blocks, recovered_bytes;   /* since creation */
     bool quarantined;           /* an invariant was found broken: nothing is allocated any more */
     bool readers;               /* another process is attached by LA_HEAP_READ_ONLY */
@@ -167,7 +168,7 @@ LA_API int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, 
  * la_heap_holder() - which process holds the block around an address (LA_HELD, or between two steps of a publish or take)
  * @ret: set on success, untouched on failure. As it was when it was looked at: the block may have gone elsewhere since
  *
- * Return: 0; -ENOENT (nobody: it is free, or kept by the heap); -EINVAL (not in the heap).
+ * Return: 0; -ENOENT (nobody: it is free, kept by the heap, or left to an heir); -EINVAL (not in the heap).
  */
 LA_API int la_heap_holder(struct la_heap *heap, const void *address, struct la_heap_process *ret);
 

@@ -1303,9 +1303,9 @@ const struct scenario scenarios[] = {
     { "take-free", NUMBERED, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
 
     { "swap", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = swap_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
-    { "swap-first", RECOVER_TRACED | NUMBERED, .prepare = swap_first_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-first", NUMBERED, .prepare = swap_first_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
     { "swap-free", NUMBERED, .prepare = swap_ground, .act = swap_and_free, .survive = survivor_takes, .audit = version_fits },
-    { "swap-out", RECOVER_TRACED | NUMBERED, .prepare = swap_ground, .act = swap_out, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-out", NUMBERED, .prepare = swap_ground, .act = swap_out, .survive = survivor_swaps, .audit = version_fits },
     { "swap-bundle", RECOVER_TRACED | NUMBERED, .prepare = swap_bundle_ground, .act = swap_bundle, .survive = survivor_holds_bundle, .audit = version_fits },
 
     { "bundle", 0, .prepare = take_ground, .act = whole_bundle, .survive = survivor_pushes },
@@ -1340,7 +1340,7 @@ const struct scenario scenarios[] = {
     { "recover-three", STORES_ONLY | KEEPS_DEAD | SAME_AFTER, RUN_HEAP, { holds_much, dies_taking, dies_taking }, true, .act = recover },
     { "adopt", 0, 0, { neighbours }, true, .act = alloc_adopting },
 
-    { "heir-publish", NUMBERED | RECOVER_TRACED, .prepare = publish_with_heir, .act = publish_noted, .survive = survivor_takes_left, .audit = heir_gets_it },
+    { "heir-publish", NUMBERED, .prepare = publish_with_heir, .act = publish_noted, .survive = survivor_takes_left, .audit = heir_gets_it },
     { "heir-take", NUMBERED, .prepare = take_with_heir, .act = take_noted, .audit = heir_gets_it },
     { "heir-bundle", NUMBERED, .prepare = bundle_with_heir, .act = end_bundle, .audit = heir_gets_it },
     { "heir-free-run", 0, RUN_HEAP, .prepare = run_with_heir, .act = free_noted, .audit = heir_gets_it },
