@@ -19,9 +19,11 @@ static void write_obituary(void *user, const struct la_obituary *dead)
 {
     const struct segment *segment = user;
     struct shms_event event = { .kind = SHMS_EVENT_DIED, .pid = dead->pid, .uid = UINT32_MAX, .blocks = dead->blocks, .bytes = dead->bytes,
-                                .published = dead->published, .undone = dead->undone };
+                                .published = dead->published, .undone = dead->undone, .operation = dead->operation, .happened = dead->happened,
+                                .left_blocks = dead->left_blocks, .left_bytes = dead->left_bytes };
 
     memcpy(event.command, dead->command, sizeof(event.command));
+    memcpy(event.heir, dead->heir, sizeof(event.heir));
     if (was_a_daemon(dead))
         return;
     if (segment->registry->events)

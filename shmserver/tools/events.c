@@ -32,6 +32,16 @@ struct wanted {
     uint64_t last;          /* serial */
 };
 
+/* "17" or "not 17"; "-": it had given its operations no numbers. */
+static void add_outcome(struct table *table, const struct shms_event *event)
+{
+    char text[32] = "-";
+
+    if (event->operation)
+        snprintf(text, sizeof(text), "%s%" PRIu64, event->happened ? "" : "not ", event->operation);
+    table_text(table, "happened", "HAPPENED", text);
+}
+
 static void add_obituary(void *user, const struct shms_event *event)
 {
     const struct wanted *wanted = user;
@@ -48,6 +58,9 @@ static void add_obituary(void *user, const struct shms_event *event)
     table_bytes(table, "bytes", "BYTES", event->bytes);
     table_number(table, "finished", "FINISHED", event->published);
     table_number(table, "undone", "UNDONE", event->undone);
+    add_outcome(table, event);
+    table_text(table, "heir", "HEIR", event->heir);
+    table_number(table, "left_blocks", "LEFT", event->left_blocks);
 }
 
 int command_obituary(const struct shms *shms)

@@ -531,6 +531,42 @@ static void obituary_says_who_died_and_what_it_held(void **state)
     shms_disconnect(client);
 }
 
+/* Publishes one block as operation 17, holds another, and leaves it to "son". */
+static void publish_and_stay(int said, void *arg)
+{
+    struct la_heap *heap = open_or_fail(connect_or_fail(), arg, 64 << 20);
+    la_link *root;
+
+    if (la_heap_set_heir(heap, "son") < 0 || la_heap_root(heap, "root", &root) < 0 || la_heap_operation(heap, 17) < 0 ||
+        la_publish(heap, root, NULL, la_heap_hold(heap, 100)) < 0 || !la_heap_hold(heap, 1000))
+        _exit(1);
+    child_say(said);
+    child_stay();
+}
+
+static void obituary_says_what_has_happened_and_what_is_left_to_whom(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct seen seen = { .in_order = true };
+    struct child victim;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    victim = child_start(publish_and_stay, "left");
+    assert_int_equal(child_end(&victim, SIGKILL), -SIGKILL);
+    assert_int_equal(shms_gc(client, NULL, NULL), 0);
+    assert_true(shms_events(client, 0, see_event, &seen) > 0);
+    assert_int_equal(seen.died.pid, victim.pid);
+    assert_int_equal(seen.died.operation, 17);
+    assert_int_equal(seen.died.happened, 1);
+    assert_int_equal(seen.died.blocks, 0);
+    assert_int_equal(seen.died.left_blocks, 1);
+    assert_true(seen.died.left_bytes >= 1000);
+    assert_string_equal(seen.died.heir, "son");
+    shms_disconnect(client);
+}
+
 static void long_history_is_told_whole(void **state)
 {
     struct daemon *d = *state;
@@ -748,6 +784,7 @@ int main(void)
         without_daemon(kicked_process_loses_its_connection_or_its_life),
         without_daemon(who_looks_after_it_must_have_the_right),
         without_daemon(obituary_says_who_died_and_what_it_held),
+        without_daemon(obituary_says_what_has_happened_and_what_is_left_to_whom),
         without_daemon(long_history_is_told_whole),
         without_daemon(metrics_tell_heaps_and_users),
         without_daemon(slow_reader_of_metrics_is_in_nobodys_way),

@@ -223,9 +223,12 @@ struct shms_event {
     int32_t pid;
     uint32_t uid;               /* UINT32_MAX: unknown */
     uint32_t published, undone; /* DIED: steps of it that were finished, undone */
-    uint32_t unused;
+    uint32_t happened;          /* DIED: 1: that operation has happened, 0: it has not */
     char command[16];
     char heap[LA_HEAP_NAME_MAX + 1];    /* "": about none */
+    uint64_t operation;         /* DIED: la_heap_operation() of one of its threads; 0: it had none */
+    uint64_t left_blocks, left_bytes;   /* DIED: held by it, and left to its heir */
+    char heir[LA_HEAP_NAME_MAX + 1];    /* DIED: la_heap_set_heir(); "": it had none */
 };
 
 /**
