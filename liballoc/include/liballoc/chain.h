@@ -99,9 +99,9 @@ LA_API void la_chain_name(struct la_chain *chain, const char *name);
  * is a device's only (la_chain_calloc(), la_chain_realloc() when the block has to move; see source.h).
  * A size of 0 gives a block of the smallest class.
  */
-LA_API LA_MALLOC_LIKE void *la_chain_alloc(struct la_chain *chain, size_t size);
-LA_API LA_MALLOC_LIKE void *la_chain_calloc(struct la_chain *chain, size_t count, size_t size);
-LA_API LA_MALLOC_LIKE void *la_chain_aligned_alloc(struct la_chain *chain, size_t alignment, size_t size);
+LA_API LA_GIVES_BLOCK void *la_chain_alloc(struct la_chain *chain, size_t size);
+LA_API LA_GIVES_BLOCK void *la_chain_calloc(struct la_chain *chain, size_t count, size_t size);
+LA_API LA_GIVES_BLOCK void *la_chain_aligned_alloc(struct la_chain *chain, size_t alignment, size_t size);
 /* The result lies in @chain whenever the block has to move; on failure the old block is untouched. */
 LA_API __attribute__((warn_unused_result)) void *la_chain_realloc(struct la_chain *chain, void *block, size_t size);
 

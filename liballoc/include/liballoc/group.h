@@ -29,7 +29,7 @@ LA_API int la_group_create(struct la_group *parent, struct la_source *source, st
 LA_API int la_group_create_in(struct la_group *parent, void *buffer, size_t size, struct la_group **ret);
 
 /** la_group_alloc() - a block of @size bytes that lives as long as the group; NULL when out of memory */
-LA_API LA_MALLOC_LIKE void *la_group_alloc(struct la_group *group, size_t size);
+LA_API LA_GIVES_BLOCK void *la_group_alloc(struct la_group *group, size_t size);
 
 /** la_group_chain() - the group's chain, for la_chain_*() and la_default_set() */
 LA_API struct la_chain *la_group_chain(struct la_group *group);

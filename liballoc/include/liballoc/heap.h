@@ -180,10 +180,10 @@ LA_API int la_heap_holder(struct la_heap *heap, const void *address, struct la_h
 LA_API struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy);
 
 /** la_heap_alloc() - la_chain_alloc() on la_heap_chain(@heap, LA_KEEP); free with la_free() */
-LA_API LA_MALLOC_LIKE void *la_heap_alloc(struct la_heap *heap, size_t size);
+LA_API LA_GIVES_BLOCK void *la_heap_alloc(struct la_heap *heap, size_t size);
 
 /** la_heap_hold() - the same with LA_HELD: freed with the process unless published */
-LA_API LA_MALLOC_LIKE void *la_heap_hold(struct la_heap *heap, size_t size);
+LA_API LA_GIVES_BLOCK void *la_heap_hold(struct la_heap *heap, size_t size);
 
 /*
  * Named roots: pointer words that every process finds by name.
@@ -297,7 +297,7 @@ LA_API int la_ref_read(struct la_heap *heap, const struct la_ref *ref, size_t of
 /** la_bundle_begin() - start a bundle on the calling thread; Return: 0, -EBUSY (one is open), -ENOMEM. */
 LA_API int la_bundle_begin(struct la_heap *heap, struct la_bundle **ret);
 /** la_bundle_alloc() - a block of the bundle, held; NULL when out of memory */
-LA_API LA_MALLOC_LIKE void *la_bundle_alloc(struct la_bundle *bundle, size_t size);
+LA_API LA_GIVES_BLOCK void *la_bundle_alloc(struct la_bundle *bundle, size_t size);
 /** la_bundle_publish() - la_publish() of @root, which makes every block of the bundle outlive the process; ends the
  *  bundle when it returns 0, leaves it open on -EAGAIN */
 LA_API int la_bundle_publish(struct la_bundle *bundle, la_link *link, void *expected, void *root);
