@@ -119,7 +119,7 @@ static void assert_apart(void **blocks, unsigned count)
 static void blocks_of_all_sizes_are_apart_and_used_again(void **state)
 {
     struct fixture *f = *state;
-    unsigned segments;
+    unsigned segments = 0;
 
     for (int round = 0; round < 3; round++) {
         for (unsigned i = 0; i < BLOCKS; i++) {
