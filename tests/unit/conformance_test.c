@@ -18,12 +18,9 @@
 #include <segments/conformance.h>
 #include <segments/find.h>
 
+#include "../support/emulated.h"
 #include "child.h"
 #include "huge_pool.h"
-
-#ifndef EMULATED
-#define EMULATED 0
-#endif
 
 #define MIB ((size_t)1 << 20)
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))

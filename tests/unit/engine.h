@@ -22,6 +22,7 @@
 
 #include <liballoc/liballoc.h>
 
+#include "../support/emulated.h"
 #include "base/util.h"
 
 /* A sanitizer's own mappings make limits on the address space and counts of page faults meaningless. */
@@ -34,11 +35,6 @@
 #endif
 #ifndef SANITIZED
 #define SANITIZED 0
-#endif
-
-/* Set by Meson when the tests run under qemu-user: limits and page faults are the emulator's, and it keeps tables of all that was ever mapped. */
-#ifndef EMULATED
-#define EMULATED 0
 #endif
 
 /* Hides from the compiler where a pointer comes from: it must not draw conclusions from a wrong free. */

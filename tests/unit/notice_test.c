@@ -1,6 +1,7 @@
 #include "../support/shared.h"
 
 #include <errno.h>
+#include <sys/prctl.h>
 
 #include "core/notice.h"
 
@@ -16,6 +17,7 @@ static void obituaries_are_read_one_after_the_other(void **state)
     struct shared *s = *state;
     struct la_obituary obituary = { .slot = 999 };
     uint64_t number = 0;
+    char name[16];
 
     assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), -ENOENT);
     assert_int_equal(obituary.slot, 999);
@@ -26,7 +28,8 @@ static void obituaries_are_read_one_after_the_other(void **state)
     assert_int_equal(obituary.blocks, 3);
     assert_int_equal(obituary.lanes, 1);
     assert_int_equal(obituary.operation, 0);
-    assert_string_equal(obituary.command, "notice_test");
+    assert_int_equal(prctl(PR_GET_NAME, name), 0);
+    assert_string_equal(obituary.command, name);
     assert_string_equal(obituary.heir, "");
     assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), -ENOENT);
     shared_kill_after(s, hold_three_and_die);

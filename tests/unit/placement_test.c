@@ -21,11 +21,8 @@
 #include "base/util.h"
 #include "os/headroom.h"
 
+#include "../support/emulated.h"
 #include "huge_pool.h"
-
-#ifndef EMULATED
-#define EMULATED 0
-#endif
 
 #define CONFIG(...) &(struct seg_supply_config){ .struct_size = sizeof(struct seg_supply_config), __VA_ARGS__ }
 
@@ -46,14 +43,6 @@ static void assert_passed(int status, const char *needs)
 }
 
 #define NEEDS_POOL "the pool of huge pages cannot be changed here (needs root and free memory)"
-
-static void skip_emulated(void)
-{
-    if (!EMULATED)
-        return;
-    print_message("qemu-user does not map huge pages of a file\n");
-    skip();
-}
 
 static void check_said(const char *word)
 {
@@ -161,7 +150,7 @@ static void pool_exhausted_in_growth_is_null_or_the_next_kind(void **state)
     };
 
     (void)state;
-    skip_emulated();
+    skip_if_emulated("huge pages of a file are not mapped");
     for (size_t i = 0; i < ARRAY_SIZE(growths); i++)
         assert_passed(with_pool(10, grow_until_the_pool_is_empty, &growths[i]), NEEDS_POOL);
 }
@@ -210,7 +199,7 @@ static void mount_with_an_empty_pool_is_an_error(void **state)
     static struct mounted m = { "pagesize=2M", KIB_2M };
 
     (void)state;
-    skip_emulated();
+    skip_if_emulated("huge pages of a file are not mapped");
     assert_passed(with_pool(4, use_mount, &m), "hugetlbfs cannot be mounted, or its pool cannot be changed here (needs root)");
 }
 
@@ -245,7 +234,7 @@ static void ask_for_other_sizes(void *arg)
 static void other_page_sizes_are_refused_by_name(void **state)
 {
     (void)state;
-    skip_emulated();
+    skip_if_emulated("huge pages of a file are not mapped");
     assert_passed(with_pool(2, ask_for_other_sizes, NULL), NEEDS_POOL);
 }
 

@@ -30,12 +30,9 @@
 #include "base/util.h"
 #include "os/headroom.h"
 
+#include "../support/emulated.h"
 #include "child.h"
 #include "huge_pool.h"
-
-#ifndef EMULATED
-#define EMULATED 0
-#endif
 
 static char name[32], registry[64];
 
