@@ -199,12 +199,22 @@ static void check_header(struct fsck *fsck)
         finding(fsck, "%u rows of macro blocks, the heap has %u (F1)", atomic_load(&h->rows), fsck->heap->macro_count);
 }
 
+/* What an intent names lies in the heap. */
+static bool intent_is_inside(const struct la_heap *heap, struct heap_lane *lane, uint32_t op)
+{
+    if (op == INTENT_NONE)
+        return true;
+    if (op == INTENT_SWAP && atomic_load(&lane->other) >= heap->size)
+        return false;
+    return op <= INTENT_LAST && atomic_load(&lane->link) < heap->size && atomic_load(&lane->block) < heap->size;
+}
+
 static void check_lane(struct fsck *fsck, unsigned number)
 {
     struct heap_lane *lane = &fsck->heap->lane_table[number];
     uint32_t op = atomic_load(&lane->op), owner = (uint32_t)atomic_load(&lane->owner);
 
-    if (op > INTENT_LAST || (op == INTENT_SWAP && atomic_load(&lane->other) >= fsck->heap->size) || (op != INTENT_NONE && (atomic_load(&lane->link) >= fsck->heap->size || atomic_load(&lane->block) >= fsck->heap->size)))
+    if (!intent_is_inside(fsck->heap, lane, op))
         finding(fsck, "lane %u: intent %u points outside the heap (F6)", number, op);
     if (owner > LA_HEAP_MAX_PROCESSES && owner - LANE_LEFT >= LA_HEAP_MAX_ROOTS)
         finding(fsck, "lane %u: belongs to process slot %u (F6)", number, owner - 1);
