@@ -34,27 +34,40 @@ static int register_address(const struct domain *d, const struct seg_extent *ext
     return *ret ? 0 : verbs_fail(errno, "ibv_reg_mr", extent->size, d->access);
 }
 
+/* What has no dmabuf; when this fails too, both are told. */
+static int register_address_instead(const struct domain *d, const struct seg_extent *extent, struct verbs_mr **ret)
+{
+    struct error_kept dmabuf, address;
+    int r;
+
+    error_keep(&dmabuf);
+    r = register_address(d, extent, ret);
+    if (r == 0)
+        return 0;
+    error_keep(&address);
+    return la_fail(r, "%.125s; by address: %.115s", dmabuf.text, address.text);
+}
+
 /*
  * By a dmabuf where there is one. Where there cannot be, by the address: right for memory of the machine, and for a GPU's only where the kernel is
  * known to ask its driver. Elsewhere an address of a device's could be anybody's.
  */
 static int register_extent(const struct domain *d, const struct seg_extent *extent, struct verbs_mr **ret)
 {
-    bool of_device = extent->capabilities & SEG_DEVICE_ONLY, of_cuda;
+    bool of_device = extent->capabilities & SEG_DEVICE_ONLY;
     struct error_kept why;
-    int r = -ENOTSUP;
+    int r;
 
-    if (of_device || verbs_is_dmabuf(extent))
-        r = verbs_register_dmabuf(d->verbs, d->pd, extent, d->access, ret);
-    if (r != -ENOTSUP)
-        return r;
-    of_cuda = of_device && verbs_is_of_cuda(extent->base);
-    if (!of_device || (of_cuda && verbs_peer_memory_is_loaded()))
+    if (!of_device && !verbs_is_dmabuf(extent))
         return register_address(d, extent, ret);
-    if (!of_cuda)
+    r = verbs_register_dmabuf(d->verbs, d->pd, extent, d->access, ret);
+    if (r != -ENOTSUP || (of_device && !verbs_is_of_cuda(extent->base)))
         return r;
     error_keep(&why);
-    return la_fail(r, "%.180s; nor is nvidia-peermem loaded, which does without (modprobe nvidia-peermem)", why.text);
+    if (of_device && seg_verbs_peer_memory() < 0)
+        return la_fail(r, "%.180s; nor is nvidia-peermem loaded, which does without (modprobe nvidia-peermem)", why.text);
+    error_tell_again(&why);
+    return register_address_instead(d, extent, ret);
 }
 
 static int attach(void *self, const struct seg_extent *extent, struct seg_key *ret)

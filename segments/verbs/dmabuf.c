@@ -51,7 +51,7 @@ int verbs_register_dmabuf(const struct verbs_runtime *verbs, struct ibv_pd *pd, 
     if (*ret)
         return 0;
     if (means_never(error))
-        return la_fail(-ENOTSUP, "verbs: the device does not register a dmabuf (errno %d; mlx5, irdma and efa do, from Linux 5.12 on)", error);
+        return la_fail(-ENOTSUP, "verbs: the device does not register a dmabuf (errno %d; mlx5, irdma and efa do, on Linux 5.12 or newer)", error);
     if (error == EINVAL && (dmabuf.offset ^ address) & (os_page_size() - 1))
         return la_fail(-EINVAL, "verbs: source %s: offset %#llx in its dmabuf and address %p lie differently in their pages", extent->source->name,
                        (unsigned long long)dmabuf.offset, extent->base);
@@ -61,15 +61,15 @@ int verbs_register_dmabuf(const struct verbs_runtime *verbs, struct ibv_pd *pd, 
 /* ---- by address ---- */
 
 /* Old and new name of the module, and the interface that vendors' kernels have for it. */
-bool verbs_peer_memory_is_loaded(void)
+int seg_verbs_peer_memory(void)
 {
     static const char *const signs[] = { "/sys/module/nvidia_peermem", "/sys/module/nv_peer_mem", "/sys/kernel/mm/memory_peers/nv_mem",
                                          "/sys/kernel/mm/memory_peers/nvidia-peermem" };
 
     for (size_t i = 0; i < ARRAY_SIZE(signs); i++)
         if (access(signs[i], F_OK) == 0)
-            return true;
-    return false;
+            return 1;
+    return la_fail(-ENOTSUP, "nvidia-peermem is not loaded (modprobe nvidia-peermem)");
 }
 
 /* CUDA is not opened for the question: memory of its is there only if it has been. */
@@ -114,5 +114,5 @@ int seg_verbs_dmabuf(void)
         takers += takes_dmabuf(verbs, list[i]);
     if (list)
         verbs->ibv_free_device_list(list);
-    return takers > 0 ? takers : la_fail(-ENOTSUP, "verbs: none of %d RDMA devices registers a dmabuf (mlx5, irdma and efa do, from Linux 5.12 on)", count);
+    return takers > 0 ? takers : la_fail(-ENOTSUP, "verbs: none of %d RDMA devices registers a dmabuf (mlx5, irdma and efa do, on Linux 5.12 or newer)", count);
 }

@@ -20,9 +20,7 @@ bool verbs_is_dmabuf(const struct seg_extent *extent);
  */
 int verbs_register_dmabuf(const struct verbs_runtime *verbs, struct ibv_pd *pd, const struct seg_extent *extent, unsigned access, struct verbs_mr **ret);
 
-/* Memory of a GPU that this process uses by the CUDA runtime. */
+/* Memory of a GPU that this process uses by the CUDA runtime: with seg_verbs_peer_memory() ibv_reg_mr() of its address finds it. */
 bool verbs_is_of_cuda(const void *address);
-/* Then ibv_reg_mr() of its address finds it. */
-bool verbs_peer_memory_is_loaded(void);
 
 #endif

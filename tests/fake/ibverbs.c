@@ -29,6 +29,7 @@ EXPORT struct verbs_mr *ibv_reg_mr(struct ibv_pd *pd, void *address, size_t size
 EXPORT struct verbs_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t size, uint64_t iova, unsigned access);
 EXPORT struct verbs_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t size, uint64_t iova, int fd, int access);
 EXPORT int ibv_dereg_mr(struct verbs_mr *mr);
+EXPORT const char *ibv_get_device_name(struct ibv_device *device);
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device);
 EXPORT int ibv_close_device(struct ibv_context *context);
 EXPORT struct ibv_pd *ibv_alloc_pd(struct ibv_context *context);
@@ -66,6 +67,12 @@ void ibv_free_device_list(struct ibv_device **list)
     fake_ibverbs.calls++;
     fake_ibverbs.lists--;
     free(list);
+}
+
+const char *ibv_get_device_name(struct ibv_device *device)
+{
+    (void)device;
+    return "fake0";
 }
 
 struct ibv_context *ibv_open_device(struct ibv_device *device)

@@ -331,6 +331,12 @@ static void memory_of_the_machine_goes_by_its_address_where_dmabufs_do_not(void 
         assert_int_equal(seg_supply_release(s.supply, range), 0);
         assert_int_equal(descriptors(), s.descriptors);
     }
+    w.error = 0;
+    verbs->dmabuf_error = EOPNOTSUPP;
+    verbs->fail_at = 2;         /* behind that by the dmabuf */
+    verbs->error = ENOMEM;
+    assert_fails(&s, -ENOMEM, "the device does not register a dmabuf");
+    assert_non_null(strstr(la_last_error(), "; by address: verbs: ibv_reg_mr of 1048576 bytes, access 0x7: errno 12: out of memory"));
     w.error = EMFILE;           /* what should work and fails is told */
     assert_fails(&s, -EMFILE, "no dmabuf (errno 24)");
     end(&s);

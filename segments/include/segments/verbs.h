@@ -48,6 +48,9 @@ LA_API int seg_verbs_available(void);
  */
 LA_API int seg_verbs_dmabuf(void);
 
+/** seg_verbs_peer_memory() - Return: 1 (nvidia-peermem is loaded: a GPU's memory is registered by its address), -ENOTSUP */
+LA_API int seg_verbs_peer_memory(void);
+
 /**
  * seg_registrar_verbs() - register extents in a protection domain, by ibv_reg_mr()
  * @domain: the caller's; outlives the supplies that use the registrar. For several, make a registrar each
