@@ -56,7 +56,7 @@ static int check_budgets(const struct seg_supply *s, size_t min, size_t *wanted)
     return 0;
 }
 
-/* The system's limits: what registrars will need for @size bytes. */
+/* The system's limits: what registrars will need for @size bytes. Memory of a device counts against none of them. */
 static int check_system(const struct seg_supply *s, size_t size, bool fresh)
 {
     unsigned pins = 0;
@@ -108,6 +108,8 @@ static int ask_source(struct seg_supply *s, unsigned i, const struct seg_ask *as
         return la_fail(-EPROTO, "acquire returned %d: a contract is 0 or a negative errno", r);
     if (r < 0 && error_count() == failures)
         la_fail(r, "acquire failed (errno %d)", -r);
+    extent->source = &source->ops;
+    extent->source_self = source->self;
     return r;
 }
 
@@ -356,7 +358,7 @@ static int grow_within(struct seg_supply *s, unsigned node, size_t min, size_t w
     /* Whole huge pages may be more than was asked for: look at the limits again. */
     got = record->extent.size;
     r = check_budgets(s, got, &got);
-    if (r == 0)
+    if (r == 0 && !(record->extent.capabilities & SEG_DEVICE_ONLY))
         r = check_system(s, record->extent.size, false);
     if (r < 0)
         return undo(s, record, r);
@@ -376,7 +378,7 @@ int supply_grow(struct seg_supply *s, unsigned node, size_t min, size_t wanted, 
     wanted = MAX(wanted, s->step_size);
     r = check_budgets(s, min, &wanted);
     /* What the system does not allow to be locked in full may be possible in part. */
-    if (r == 0 && check_system(s, wanted, true) < 0) {
+    if (r == 0 && s->host_memory && check_system(s, wanted, true) < 0) {
         wanted = min;
         r = check_system(s, min, true);
     }

@@ -92,6 +92,7 @@ static int open_source(struct seg_supply *s, const struct seg_choice *choice)
     if (r == 0) {
         s->source_count++;
         s->device_only |= source->ops.can & SEG_DEVICE_ONLY;
+        s->host_memory |= !(source->ops.can & SEG_DEVICE_ONLY);
         s->sources_pin |= source->ops.can & SEG_PINNED;
         return 0;
     }

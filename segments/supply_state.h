@@ -35,7 +35,7 @@ struct seg_supply {
     unsigned subscriber_count;
     unsigned required, preferred;       /* less what registrars add */
     bool pins;                          /* one of the registrars or sources does */
-    bool sources_pin, device_only;      /* one of the sources gives such memory */
+    bool sources_pin, device_only, host_memory;     /* one of the sources gives such memory */
     bool inherited;                     /* children of fork() have its memory */
     struct seg_numa numa;
     unsigned nodes;                     /* told apart; 0: they are not (config.per_node) */

@@ -96,6 +96,8 @@ static int get_extents(struct subject *s, const struct seg_source_ops *source, v
     for (*count = 0; *count < EXTENTS && r == 0; *count += r == 0) {
         s->extent[*count] = (struct seg_extent){ .struct_size = sizeof(struct seg_extent), .fd = -1, .node = -1 };
         r = source->acquire(memory, &ask, &s->extent[*count]);
+        s->extent[*count].source = source;
+        s->extent[*count].source_self = memory;
     }
     return r;
 }

@@ -2,6 +2,7 @@
  * source.c - the contract of struct seg_source_ops (segments/source.h), rule by rule.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,8 +30,13 @@ static int acquire(struct subject *s, size_t min, size_t wanted, unsigned requir
 {
     struct seg_ask ask = { .struct_size = sizeof(ask), .min_size = min, .wanted_size = wanted, .required = required };
 
+    int r;
+
     *ret = (struct seg_extent){ .struct_size = sizeof(*ret), .fd = -1, .node = -1 };
-    return s->ops->acquire(s->self, &ask, ret);
+    r = s->ops->acquire(s->self, &ask, ret);
+    ret->source = s->ops;
+    ret->source_self = s->self;
+    return r;
 }
 
 static void release(struct subject *s, struct seg_extent *extent)
@@ -193,6 +199,70 @@ static void check_export(struct subject *s)
     release(s, &extent);
 }
 
+static bool is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+/* What a dmabuf shows is what the processor sees there, if it may see it at all. */
+static void check_dmabuf_content(struct subject *s, const struct seg_extent *extent, const struct seg_dmabuf *dmabuf)
+{
+    char *other = MAP_FAILED;
+
+    if (!kit_is_device_only(extent) && dmabuf->offset % s->kit.page == 0) {
+        kit_mark(&s->kit, extent, MARK);
+        other = mmap(NULL, extent->size, PROT_READ, MAP_SHARED, dmabuf->fd, (off_t)dmabuf->offset);
+    }
+    if (other == MAP_FAILED)
+        return;
+    kit_check(&s->kit, memcmp(other, extent->base, extent->size) == 0, "export_dmabuf: it is the same memory", "other bytes are there");
+    munmap(other, extent->size);
+}
+
+static bool get_dmabuf(struct subject *s, const struct seg_extent *extent, struct seg_dmabuf *ret)
+{
+    off_t size;
+    int r;
+
+    *ret = (struct seg_dmabuf){ .struct_size = sizeof(*ret), .fd = -1 };
+    r = s->ops->export_dmabuf(s->self, extent, ret);
+    kit_check(&s->kit, r <= 0, "export_dmabuf: 0 or a negative errno", "%d", r);
+    if (r != 0)
+        return false;
+    if (!kit_check(&s->kit, is_open(ret->fd), "export_dmabuf: a descriptor", "%d is none", ret->fd))
+        return false;
+    size = lseek(ret->fd, 0, SEEK_END);
+    if (kit_check(&s->kit, size < 0 || ret->offset + extent->size <= (uint64_t)size, "export_dmabuf: all of the extent is in it",
+                  "%zu at %llu of %lld bytes", extent->size, (unsigned long long)ret->offset, (long long)size))
+        return true;
+    close(ret->fd);
+    return false;
+}
+
+/* Each is the asker's own, and is closed by it alone. */
+static void check_dmabuf(struct subject *s)
+{
+    struct seg_dmabuf first, second;
+    struct kit_trace before;
+    struct seg_extent extent;
+
+    if (!HAS(s->ops, export_dmabuf) || acquire(s, s->kit.size, s->kit.size, 0, &extent) != 0)
+        return;
+    before = kit_look();
+    if (get_dmabuf(s, &extent, &first)) {
+        bool again = get_dmabuf(s, &extent, &second);
+
+        check_dmabuf_content(s, &extent, &first);
+        if (kit_check(&s->kit, again && first.fd != second.fd, "export_dmabuf: a descriptor of its own for each", "%d, then %d", first.fd, second.fd)) {
+            close(first.fd);
+            kit_check(&s->kit, is_open(second.fd), "export_dmabuf: a descriptor of its own for each", "with the first the second is closed");
+            close(second.fd);
+        }
+    }
+    kit_compare(&s->kit, &before, "export_dmabuf: leaves nothing but the descriptor, and nothing in failure", SLACK_KIB);
+    release(s, &extent);
+}
+
 static void check_cycles(struct subject *s)
 {
     struct kit_trace before;
@@ -235,6 +305,7 @@ int seg_conformance_source(const struct seg_choice *choice, struct seg_conforman
     check_refusals(&s);
     check_advice(&s);
     check_export(&s);
+    check_dmabuf(&s);
     check_cycles(&s);
     s.ops->close(s.self);
     kit_compare(&s.kit, &before, "close: leaves nothing", 2 * SLACK_KIB);

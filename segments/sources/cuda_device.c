@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "os/os.h"
 #include "segments/catalogue.h"
+#include "segments/cuda/dmabuf.h"
 #include "segments/cuda/runtime.h"
 
 /* Extents begin at multiples of it, which the driver does for all but small ones anyway: so no slice of the engine is lost. */
@@ -154,7 +155,22 @@ static int device_release(void *self, struct seg_extent *extent)
     return error == 0 || error == CUDA_UNLOADING ? 0 : cuda_fail(cuda, error, "cudaFree", extent->size);
 }
 
+static int device_export_dmabuf(void *self, const struct seg_extent *extent, struct seg_dmabuf *ret)
+{
+    const struct cuda_runtime *cuda;
+    int before, r = cuda_runtime_open(&cuda);
+
+    if (r == 0)
+        r = enter_device(cuda, device_of(self), &before);
+    if (r < 0)
+        return r;
+    ret->offset = 0;
+    r = cuda_export_dmabuf(cuda, device_of(self), extent->base, extent->size, &ret->fd);
+    leave_device(cuda, device_of(self), before);
+    return r;
+}
+
 const struct seg_source_ops cuda_device_source = {
     .struct_size = sizeof(cuda_device_source), .name = "cuda-device", .can = SEG_DEVICE_ONLY | SEG_PINNED, .open = device_open,
-    .close = device_close, .info = device_info, .acquire = device_acquire, .release = device_release,
+    .close = device_close, .info = device_info, .acquire = device_acquire, .release = device_release, .export_dmabuf = device_export_dmabuf,
 };

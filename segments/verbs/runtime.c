@@ -60,6 +60,23 @@ int verbs_runtime_open(const struct verbs_runtime **ret)
     return r;
 }
 
+static const char *explain(int error)
+{
+    switch (error) {
+    case ENOMEM: return ": out of memory, or of RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=), which some devices count for root too";
+    case EINVAL: return ": the device does not know one of the access flags, or not this size";
+    case EFAULT: return ": the pages cannot be written to, or are not there";
+    case EOPNOTSUPP: return ": the device cannot do that";
+    default: return "";
+    }
+}
+
+int verbs_fail(int error, const char *call, size_t size, unsigned access)
+{
+    error = error ? error : EIO;
+    return la_fail(-error, "verbs: %s of %zu bytes, access %#x: errno %d%s", call, size, access, error, explain(error));
+}
+
 int seg_verbs_available(void)
 {
     const struct verbs_runtime *verbs;

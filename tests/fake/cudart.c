@@ -4,7 +4,7 @@
  *
  * A device's address of host memory is the host's, moved. Device memory is a file that is mapped twice: where the program sees it every touch
  * traps; the fake's own calls (cudaMemcpy(), kernels) go by the other mapping. Of the driver's interface there is what loads and starts the one
- * kernel that tests use: it is known by its name, and runs here.
+ * kernel that tests use: it is known by its name, and runs here; and what exports a dmabuf: a file of the same length stands for one.
  */
 #include "cudart.h"
 
@@ -252,6 +252,8 @@ int cudaFree(void *pointer)
 {
     int error = begin(0), i = find(pointer);
 
+    if (!pointer)
+        return remember(error);
     if (!error)
         error = fake_cudart.unregister_error;
     if (!error && (i < 0 || ranges[i].base != pointer || ranges[i].kind != DEVICE))
@@ -410,6 +412,42 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name);
 EXPORT int cuModuleUnload(void *module);
 EXPORT int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
                           unsigned shared, void *stream, void **arguments, void **extra);
+
+EXPORT int cuDeviceGet(int *device, int number);
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device);
+EXPORT int cuMemGetHandleForAddressRange(int *fd, uint64_t address, size_t size, int type, unsigned long long flags);
+
+/* A device's handle is not its number. */
+int cuDeviceGet(int *device, int number)
+{
+    *device = number + 100;
+    return number < 0 || number >= fake_cudart.devices ? INVALID_DEVICE : begin(0);
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+    *value = attribute == 124 && device >= 100 && fake_cudart.dmabuf;
+    return begin(0);
+}
+
+/* Of whole pages that are all in one piece of memory of the thread's device. */
+int cuMemGetHandleForAddressRange(int *fd, uint64_t address, size_t size, int type, unsigned long long flags)
+{
+    int error = begin(0), i = find((char *)(uintptr_t)address);
+
+    if (!error)
+        error = fake_cudart.dmabuf ? fake_cudart.dmabuf_error : 801;
+    if (!error && (type != 1 || flags || (address | size) % 4096 || i < 0 || ranges[i].kind != DEVICE ||
+                   ranges[i].device != fake_cudart.device || address + size > (uintptr_t)ranges[i].base + ranges[i].size))
+        error = INVALID;
+    if (error)
+        return error;
+    *fd = memfd_create("fake dmabuf", 0);
+    if (*fd < 0 || ftruncate(*fd, (off_t)size) < 0)
+        return NO_MEMORY;
+    fake_cudart.dmabufs++;
+    return 0;
+}
 
 int cuModuleLoadData(void **module, const void *image)
 {

@@ -18,10 +18,13 @@ struct fake_cudart {
     unsigned flags;             /* of the last registration or allocation */
     int device;                 /* cudaSetDevice() */
     int last_device;            /* that gave memory last */
+    int dmabuf;                 /* the device exports dmabufs */
+    int dmabuf_error;           /* cuMemGetHandleForAddressRange() fails with this; 0: none */
+    unsigned dmabufs;           /* so many has it given */
     unsigned crooked;           /* so many of the next cudaMalloc() give what is aligned to 256 bytes only */
 };
 
 /* Set one of these and all is as new. */
-#define FAKE_CUDART_NEW { .devices = 1 }
+#define FAKE_CUDART_NEW { .devices = 1, .dmabuf = 1 }
 
 #endif

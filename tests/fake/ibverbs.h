@@ -15,6 +15,11 @@ struct fake_ibverbs {
     unsigned lists;             /* of devices, not freed */
     unsigned access;            /* of the last registration */
     unsigned by_iova;           /* registrations through ibv_reg_mr_iova2() */
+    int dmabuf_error;           /* ibv_reg_dmabuf_mr() sets errno to this and fails; 0: the device does it */
+    unsigned by_dmabuf;         /* registrations through it */
+    void *iova;                 /* what peers say for the first byte of the last registration */
+    int peer_memory;            /* the kernel finds what the processor must not touch by its address */
+    unsigned open;              /* devices and protection domains, not closed */
 };
 
 /* Set one of these and all is as new. */

@@ -19,7 +19,9 @@
 #include <liballoc/liballoc.h>
 #include <segments/cuda.h>
 #include <segments/find.h>
+#include <segments/verbs.h>
 
+#include "card.h"
 #include "device.h"
 
 #define MIB ((size_t)1 << 20)
@@ -210,6 +212,97 @@ static void second_registration_is_refused(void)
     gpu.cudaGetLastError();
     check(seg_supply_release(s.supply, range) == 0, "they go back: deregistered, then unmapped");
     tear_down(&s);
+}
+
+/* ---- a dmabuf of the GPU's memory, and a card that registers it ---- */
+
+struct seen {
+    int error;
+    off_t size;         /* of the dmabuf */
+    uint64_t offset;
+};
+
+static int look_at_dmabuf(void *user, enum seg_event event, const struct seg_extent *extent, const struct seg_key *keys, size_t key_count)
+{
+    struct seg_dmabuf dmabuf = { .struct_size = sizeof(dmabuf) };
+    struct seen *seen = user;
+
+    (void)keys, (void)key_count;
+    if (event == SEG_GONE)
+        return 0;
+    seen->error = seg_dmabuf_of(extent, &dmabuf);
+    if (seen->error == 0) {
+        seen->size = lseek(dmabuf.fd, 0, SEEK_END);
+        seen->offset = dmabuf.offset;
+        close(dmabuf.fd);
+    }
+    return 0;
+}
+
+static void memory_is_exported(void)
+{
+    struct seen seen = { 0 };
+    struct la_range range;
+    struct stack s;
+
+    if (!build(&s, "cuda-device", NULL))
+        return;
+    seg_supply_subscribe(s.supply, look_at_dmabuf, &seen);
+    check(seg_supply_acquire(s.supply, 4 * MIB, 4 * MIB, &range) == 0 && seen.error == 0, "4 MiB are exported");
+    check(seen.error == 0 && seen.offset + range.size <= (uint64_t)seen.size, "the dmabuf has %lld bytes, the memory begins at %llu", (long long)seen.size,
+          (unsigned long long)seen.offset);
+    check(seg_supply_release(s.supply, range) == 0, "the memory goes back; the descriptor was closed before");
+    tear_down(&s);
+}
+
+/* No transfer: that takes a connection. Return: it was registered. */
+static bool register_with(const struct card *card)
+{
+    struct seg_supply_config config = { .struct_size = sizeof(config), .list = "cuda-device" };
+    struct seg_supply *supply = NULL;
+    struct seg_key_here key = { 0 };
+    struct la_range range;
+    bool registered;
+
+    if (seg_registrar_verbs(card->domain, SEG_VERBS_LOCAL_WRITE | SEG_VERBS_REMOTE_READ | SEG_VERBS_REMOTE_WRITE, 0, &config.registrars[0]) < 0)
+        return false;
+    registered = seg_supply_create(&config, &supply) == 0 && seg_supply_acquire(supply, 4 * MIB, 4 * MIB, &range) == 0;
+    if (!registered)
+        printf("- left out: %s: %s\n", card->name, la_last_error());
+    if (registered) {
+        bool found = seg_key_of((char *)range.base + MIB, config.registrars[0], &key) == 0 && key.bytes == range.size - MIB;
+
+        check(found, "%s registers it: lkey %#llx, rkey %#llx", card->name, (unsigned long long)key.local, (unsigned long long)key.remote);
+        check(seg_supply_release(supply, range) == 0, "deregistered, then freed");
+    }
+    check(seg_supply_destroy(supply) == 0 && seg_registrar_destroy(config.registrars[0]) == 0, "supply and registrar end");
+    return registered;
+}
+
+static void memory_is_registered_with_cards(void)
+{
+    int takers = seg_verbs_dmabuf(), registered = 0;
+    struct card card;
+
+    if (takers < 0)
+        printf("- no card by a dmabuf: %s\n", la_last_error());
+    if (seg_verbs_peer_memory() < 0)
+        printf("- no card by the address: %s\n", la_last_error());
+    for (int i = 0; card_open(i, &card) == 0; i++) {
+        registered += register_with(&card);
+        card_close(&card);
+    }
+    check(registered >= takers, "%d cards register memory of the GPU, %d take a dmabuf", registered, takers > 0 ? takers : 0);
+}
+
+static void another_device_reaches_the_memory(void)
+{
+    puts("\n## dmabuf\n");
+    if (seg_cuda_dmabuf(0) == 0)
+        memory_is_exported();
+    else
+        printf("- left out: %s\n", la_last_error());
+    memory_is_registered_with_cards();
 }
 
 /* ---- deferred free ---- */
@@ -510,6 +603,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         kernel_reads_and_writes_blocks(lists[i]);
     second_registration_is_refused();
+    another_device_reaches_the_memory();
     block_in_flight_is_not_handed_out();
     two_processes_register_one_segment();
     child_of_fork_is_left_alone();

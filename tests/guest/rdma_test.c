@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -27,6 +28,7 @@
 #include "peer.h"
 #include "segments/registrar_state.h"
 #include "segments/verbs/runtime.h"
+#include "vgem.h"
 
 /* What segments/verbs/ takes for granted instead of including the header. */
 #define SAME_PLACE(ours, theirs) _Static_assert(offsetof(struct verbs_mr, ours) == offsetof(struct ibv_mr, theirs), #ours)
@@ -657,6 +659,76 @@ static void contract_is_kept_on_a_device(void **state)
     peer_stop(&peer);
 }
 
+/* ---- memory of another device ---- */
+
+static unsigned descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+static void open_vgem(struct vgem *vgem, unsigned capabilities)
+{
+    if (vgem_open(vgem, capabilities))
+        return;
+    print_message("this kernel has no vgem: no dmabuf to register\n");
+    skip();
+}
+
+/* Software devices copy with the processor: they have no business with memory that it cannot touch. */
+static void device_that_takes_no_dmabuf_says_so(void **state)
+{
+    static const struct { unsigned capabilities; int code; const char *says; } cases[] = {
+        { SEG_DEVICE_ONLY, -ENOTSUP, "" },
+        { SEG_SHARED, -EFAULT, "; by address: verbs: ibv_reg_mr of 1048576 bytes, access 0x7: errno 14" },
+    };
+
+    (void)state;
+    assert_int_equal(seg_verbs_dmabuf(), -ENOTSUP);
+    assert_non_null(strstr(la_last_error(), "none of 2 RDMA devices registers a dmabuf"));
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct seg_choice choice = { .ops = &vgem_source };
+        struct seg_supply_config config = { .struct_size = sizeof(config), .choices = &choice, .choice_count = 1 };
+        struct seg_supply *supply;
+        struct la_range range;
+        struct peer peer;
+        struct vgem vgem;
+        unsigned before;
+
+        open_vgem(&vgem, cases[i].capabilities);
+        choice.user = &vgem;
+        peer_start(&peer, address);
+        assert_int_equal(seg_registrar_verbs(peer.connection->pd, ACCESS, 0, &config.registrars[0]), 0);
+        assert_int_equal(seg_supply_create(&config, &supply), 0);
+        before = descriptors();
+        assert_int_equal(seg_supply_acquire(supply, MiB, MiB, &range), cases[i].code);
+        if (!strstr(la_last_error(), "the device does not register a dmabuf (errno 95;") || !strstr(la_last_error(), cases[i].says))
+            fail_msg("\"%s\"", la_last_error());
+        assert_int_equal(descriptors(), before);
+        assert_int_equal(vgem.out, 0);
+        assert_int_equal(seg_supply_destroy(supply) | seg_registrar_destroy(config.registrars[0]), 0);
+        peer_stop(&peer);
+        vgem_close(&vgem);
+    }
+}
+
+static void dmabuf_of_the_kernel_keeps_the_contract(void **state)
+{
+    struct seg_conformance run = { .struct_size = sizeof(run), .report = print };
+    struct seg_choice choice = { .ops = &vgem_source };
+    struct vgem vgem;
+
+    (void)state;
+    open_vgem(&vgem, SEG_SHARED);
+    choice.user = &vgem;
+    assert_int_equal(seg_conformance_source(&choice, &run), 0);
+    assert_int_equal(vgem.out, 0);
+    vgem_close(&vgem);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const addresses[] = { "192.0.2.1", "198.51.100.1" };
@@ -672,6 +744,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(memory_of_a_killed_owner_is_registered_anew),
         cmocka_unit_test(fork_leaves_registered_objects_with_the_parent),
         cmocka_unit_test(contract_is_kept_on_a_device),
+        cmocka_unit_test(device_that_takes_no_dmabuf_says_so),
+        cmocka_unit_test(dmabuf_of_the_kernel_keeps_the_contract),
     };
     int failed = 0;
 

@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -171,6 +172,78 @@ static void kit_finds_what_is_given_twice_and_what_is_not_taken_back(void **stat
     assert_int_equal(stuck.out, 1);     /* leaked on purpose */
 }
 
+static unsigned descriptors(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    unsigned count = 0;
+
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    return count;
+}
+
+/* What is wrong with the dmabufs of a source whose files stand for them. */
+enum dmabuf_fault { RIGHT, POSITIVE, NO_DESCRIPTOR, TOO_SHORT, OTHER_MEMORY, ONE_FOR_ALL, LEAK };
+
+static enum dmabuf_fault dmabuf_fault;
+static int one_for_all = -1, leaked[2], leaked_count;
+
+static int export_wrongly(void *self, const struct seg_extent *extent, struct seg_dmabuf *ret)
+{
+    (void)self;
+    if (dmabuf_fault == POSITIVE)
+        return 1;
+    if (dmabuf_fault == LEAK) {
+        leaked[leaked_count++] = fcntl(extent->fd, F_DUPFD_CLOEXEC, 0);
+        return -ENOTSUP;
+    }
+    if (dmabuf_fault == OTHER_MEMORY) {
+        ret->fd = memfd_create("other", MFD_CLOEXEC);
+        ret->offset = 0;
+        return ftruncate(ret->fd, (off_t)extent->size);
+    }
+    if (dmabuf_fault == ONE_FOR_ALL && one_for_all < 0)
+        one_for_all = fcntl(extent->fd, F_DUPFD_CLOEXEC, 0);
+    ret->fd = dmabuf_fault == NO_DESCRIPTOR ? 999 : dmabuf_fault == ONE_FOR_ALL ? one_for_all : fcntl(extent->fd, F_DUPFD_CLOEXEC, 0);
+    ret->offset = extent->offset + (dmabuf_fault == TOO_SHORT ? extent->size : 0);
+    return 0;
+}
+
+static void kit_finds_each_fault_of_a_dmabuf(void **state)
+{
+    static const struct { enum dmabuf_fault fault; const char *rule; } expected[] = {
+        { RIGHT, "" },
+        { POSITIVE, "export_dmabuf: 0 or a negative errno" },
+        { NO_DESCRIPTOR, "export_dmabuf: a descriptor" },
+        { TOO_SHORT, "export_dmabuf: all of the extent is in it" },
+        { OTHER_MEMORY, "export_dmabuf: it is the same memory" },
+        { ONE_FOR_ALL, "export_dmabuf: a descriptor of its own for each" },
+        { LEAK, "export_dmabuf: leaves nothing but the descriptor, and nothing in failure" },
+    };
+    struct seg_source_ops ops = *seg_source_find("memfd");
+    struct seg_choice choice = { .ops = &ops };
+    unsigned before = descriptors();
+
+    (void)state;
+    ops.name = "wrong";
+    ops.export_dmabuf = export_wrongly;
+    for (size_t i = 0; i < COUNT(expected); i++) {
+        struct finding found = { .count = 0 };
+        struct seg_conformance run = { .struct_size = sizeof(run), .report = keep_first, .user = &found };
+
+        dmabuf_fault = expected[i].fault;
+        assert_int_equal(seg_conformance_source(&choice, &run) > 0, dmabuf_fault != RIGHT);
+        assert_string_equal(found.rule, expected[i].rule);
+        if (one_for_all >= 0)
+            close(one_for_all);
+        one_for_all = -1;
+        while (leaked_count > 0)
+            close(leaked[--leaked_count]);
+        assert_int_equal(descriptors(), before);        /* the kit leaves none either */
+    }
+}
+
 static void *leak_of[1000];
 static unsigned leaks;
 
@@ -211,17 +284,6 @@ static void kit_finds_a_registrar_that_leaks_and_one_that_changes_memory(void **
 }
 
 /* ---- growth against every fault ---- */
-
-static unsigned descriptors(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    unsigned count = 0;
-
-    while (readdir(folder))
-        count++;
-    closedir(folder);
-    return count;
-}
 
 struct listener {
     unsigned grown, live, refuse_at;
@@ -467,6 +529,7 @@ int main(void)
         cmocka_unit_test(parts_of_a_segment_keep_the_contract),
         cmocka_unit_test(kit_finds_each_fault_of_a_source),
         cmocka_unit_test(kit_finds_what_is_given_twice_and_what_is_not_taken_back),
+        cmocka_unit_test(kit_finds_each_fault_of_a_dmabuf),
         cmocka_unit_test(kit_finds_a_registrar_that_leaks_and_one_that_changes_memory),
         cmocka_unit_test(failing_source_leaves_no_trace),
         cmocka_unit_test(failing_registrar_or_subscriber_leaves_no_trace),

@@ -30,6 +30,15 @@ enum seg_cuda_flags {
 LA_API int seg_cuda_available(void);
 
 /**
+ * seg_cuda_dmabuf() - can extents of "cuda-device:@device" be described by a dmabuf, so that other devices register them (segments/verbs.h)?
+ *
+ * By the driver, libcuda.so.1 (LIBALLOC_CUDA=PATH names another).
+ *
+ * Return: 0, -ENOTSUP (driver older than 11.7, or the device does not: the sentence says what helps), -ENODEV, -ECHILD
+ */
+LA_API int seg_cuda_dmabuf(int device);
+
+/**
  * seg_registrar_cuda() - pin and map extents by cudaHostRegister()
  *
  * Extents of "cuda-host" are pinned and those of "cuda-device" the device's already: for them it only finds the device's address. One and the

@@ -28,8 +28,9 @@ enum seg_registrar_flags {
 };
 
 /*
- * Contract: as for sources (segments/source.h). detach() comes before the extent is purged, unmapped or given back, always. When it fails the
- * extent is quarantined: kept mapped, as the device may still write to it.
+ * Contract: as for sources (segments/source.h). Memory of a device is found by seg_dmabuf_of() in attach(), where its source describes it so. detach()
+ * comes before the extent is purged, unmapped or given back, always. When it fails the extent is quarantined: kept mapped, as the device may still
+ * write to it.
  */
 struct seg_registrar_ops {
     size_t struct_size;     /* sizeof(struct seg_registrar_ops) of the author's header */

@@ -24,6 +24,8 @@ struct seg_ask {
     struct seg_numa numa;   /* with SEG_PLACED */
 };
 
+struct seg_source_ops;
+
 /* What it gave. */
 struct seg_extent {
     size_t struct_size;     /* set by the asker before the call */
@@ -37,6 +39,15 @@ struct seg_extent {
     int node;               /* NUMA node of all its pages, -1: several or unknown */
     char reason[192];       /* why something was missed; "" */
     void *cookie;           /* the source's own */
+    const struct seg_source_ops *source;    /* these two are set by whoever has asked, behind the call: for seg_dmabuf_of() */
+    void *source_self;
+};
+
+/* A descriptor by which another device's driver finds the memory of an extent: a dmabuf of the kernel. */
+struct seg_dmabuf {
+    size_t struct_size;     /* set by the asker */
+    int fd;                 /* a new one, owned by the asker: close it. Whoever has attached to the memory by it holds it without */
+    uint64_t offset;        /* of the extent's base in it, bytes */
 };
 
 /* What is known of a source without asking it for memory. */
@@ -85,6 +96,8 @@ struct seg_source_ops {
     int (*advise)(void *self, struct seg_extent *extent, struct la_range range, enum seg_advice advice);
     int (*export_handle)(void *self, struct seg_extent *extent, struct seg_handle *ret);
     int (*import_handle)(void *self, const struct seg_handle *handle, struct seg_extent *ret);
+    /** export_dmabuf() - for registrars of other devices, once for each; -ENOTSUP: driver or device cannot, and the sentence says what could */
+    int (*export_dmabuf)(void *self, const struct seg_extent *extent, struct seg_dmabuf *ret);
 };
 
 /* One of an ordered list of sources. */
@@ -113,6 +126,15 @@ LA_API const struct seg_source_ops *seg_source_find(const char *name);
 
 /** seg_source_parts() - extents are parts of an open segment: struct seg_choice.user is the struct seg_segment */
 LA_API const struct seg_source_ops *seg_source_parts(void);
+
+/**
+ * seg_dmabuf_of() - have an extent described by a dmabuf, in attach() of a registrar or in a subscriber's call, whose extent it is
+ * @ret: struct_size is set by the caller; the descriptor is the caller's, closed on exec
+ *
+ * Return: 0, -ENOTSUP (the source has no such operation; or it, its driver or its device cannot: la_last_error() says what could), -EPROTO (what it
+ * gave is no descriptor, or too short for the extent), or the source's own.
+ */
+LA_API int seg_dmabuf_of(const struct seg_extent *extent, struct seg_dmabuf *ret);
 
 /** seg_fail() - leave a sentence in la_last_error(), for functions of yours that the library calls; returns @code */
 LA_API int seg_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -9,6 +9,9 @@
  * Then rdma goes into seg_supply_config.registrars, and seg_key_of() tells the lkey (.local) and rkey (.remote) of any object. The address that
  * a peer says is the object's own. seg_location.keys[].handle is the struct ibv_mr.
  *
+ * Extents whose source describes them by a dmabuf, those of "cuda-device", are registered by that: ibv_reg_dmabuf_mr(). Where library, card or GPU
+ * cannot, they are by their address if nvidia-peermem is loaded; else growth fails with -ENOTSUP and the sentence says what is missing.
+ *
  * libibverbs.so.1 is opened when it is first asked for (LIBALLOC_IBVERBS=PATH names another), never linked, never closed, so this header needs
  * none of its own. Without it, or without a device, these calls say so and nothing else changes.
  *
@@ -37,6 +40,16 @@ enum seg_verbs_access {
 
 /** seg_verbs_available() - Return: the number of RDMA devices, or -ENODEV with the reason (no library, no kernel support, no device) */
 LA_API int seg_verbs_available(void);
+
+/**
+ * seg_verbs_dmabuf() - how many RDMA devices register memory of other devices by a dmabuf? Each is opened, and closed again.
+ *
+ * Return: a number above 0, -ENOTSUP (library or devices cannot: the sentence says what could), -ENODEV (no library, no device)
+ */
+LA_API int seg_verbs_dmabuf(void);
+
+/** seg_verbs_peer_memory() - Return: 1 (nvidia-peermem is loaded: a GPU's memory is registered by its address), -ENOTSUP */
+LA_API int seg_verbs_peer_memory(void);
 
 /**
  * seg_registrar_verbs() - register extents in a protection domain, by ibv_reg_mr()
