@@ -13,7 +13,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
-#include "core/shared_block.h"
+#include "core/trail.h"
 
 enum { LANES_AT_ONCE = 64 };
 
@@ -57,7 +57,7 @@ int la_heap_set_heir(struct la_heap *heap, const char *name)
 static void find_lanes(struct estate *estate, uint32_t heir)
 {
     estate->lanes = 0;
-    for (; estate->next < HEAP_LANES && estate->lanes < LANES_AT_ONCE; estate->next++) {
+    for (; estate->next < heap_lanes(estate->heap) && estate->lanes < LANES_AT_ONCE; estate->next++) {
         uint64_t owner = atomic_load_explicit(&estate->heap->lane_table[estate->next].owner, memory_order_acquire);
 
         if ((uint32_t)owner != (LANE_LEFT | heir))
@@ -85,7 +85,10 @@ static void inherit(void *user, struct block_ref *ref)
         return;
     if (!estate->each) {
         estate->count++;
-    } else if (atomic_compare_exchange_strong(ref->word, &w, word_make(word_generation(w) + 1, ref->epoch, WORD_HELD, estate->lane->number))) {
+        return;
+    }
+    trail_note(estate->lane, ref);
+    if (atomic_compare_exchange_strong(ref->word, &w, word_make(word_generation(w) + 1, ref->epoch, WORD_HELD, estate->lane->number))) {
         estate->count++;
         estate->each(estate->user, ref->start, ref->size);
     }
@@ -116,6 +119,6 @@ long la_heap_inherit(struct la_heap *heap, const char *name, void (*each)(void *
             block_each(heap, inherit, NULL, &estate);
         if (each)
             free_lanes(&estate);
-    } while (estate.next < HEAP_LANES);
+    } while (estate.next < heap_lanes(heap));
     return estate.count;
 }

@@ -233,7 +233,7 @@ int la_heap_outcome(struct la_heap *heap, uint64_t number)
 
     if (number == 0)
         return la_fail(-EINVAL, "operation 0 is that of operations without a number: give it another one with la_heap_operation()");
-    for (unsigned i = 1; i < HEAP_LANES && r == -ENOENT; i++)
+    for (unsigned i = 1; i < heap_lanes(heap) && r == -ENOENT; i++)
         r = ask_lane(&heap->lane_table[i], number);
     for (unsigned i = 0; i < HEAP_NOTICES && r == -ENOENT; i++)
         r = ask_notice(&heap->notices[i], number);

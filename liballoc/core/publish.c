@@ -43,6 +43,7 @@
 #include "core/root_swap.h"
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
+#include "core/trail.h"
 
 #define MARK_SEQUENCE_MASK (((uint64_t)1 << MARK_LANE_SHIFT) - 1)
 
@@ -344,6 +345,7 @@ static int try_take(struct la_heap *heap, struct lane *lane, la_link *link, uint
     if (next_offset != LA_NO_NEXT && !has_word(&ref, next_offset))
         return la_fail(-EINVAL, "next_offset %zu does not lie in the block of %zu bytes", (size_t)next_offset, ref.size);
     intent.generation = word_generation(atomic_load_explicit(ref.word, memory_order_acquire));
+    trail_note(lane, &ref);
     intent.mark = intent_begin(heap, lane->number, INTENT_TAKE, link, block, 0, next_offset, intent.generation);
     if (!atomic_compare_exchange_strong(link_bits(link), &seen, intent.mark)) {
         intent_end(&heap->lane_table[lane->number]);
@@ -525,8 +527,10 @@ static void hold_entry(struct la_heap *heap, _Atomic(uint64_t) *entry, unsigned 
 
     if (!(value & ENTRY_KEPT))
         return;
-    if (find_entry(heap, value, &ref, &w) && word_state(w, ref.epoch) == WORD_HEAP)
+    if (find_entry(heap, value, &ref, &w) && word_state(w, ref.epoch) == WORD_HEAP) {
+        trail_mark(heap, ref.start);
         atomic_store_explicit(ref.word, word_make(word_generation(w), ref.epoch, WORD_HELD, lane), memory_order_release);
+    }
     atomic_store_explicit(entry, value & ~ENTRY_KEPT, memory_order_release);
 }
 

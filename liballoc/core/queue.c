@@ -52,6 +52,7 @@
 #include "base/error.h"
 #include "base/futex.h"
 #include "core/publish.h"
+#include "core/trail.h"
 
 #define QUEUE_MAGIC 0x65756575716cull   /* "lqueue" */
 enum { LOOK_AGAIN_MS = 50, MAX_SHIFT = 21 };
@@ -282,6 +283,7 @@ static bool take_first(const struct ring *ring, struct lane *lane, uint64_t posi
     struct la_heap *heap = ring->heap;
     bool taken;
 
+    trail_note(lane, ref);
     intent_begin(heap, lane->number, INTENT_QUEUE_POP, slot_at(ring, position), (uintptr_t)ref->start, empty_at(position + ring->count), seen,
                  full_generation(seen));
     taken = take_block(ref, lane->number, full_generation(seen));

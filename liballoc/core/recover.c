@@ -4,7 +4,8 @@
  * The caller holds the certificate byte of the process slot: the process is gone, and nobody else recovers it. Every step can be done
  * again from the start, so a recoverer may die as well:
  *   1  finish or undo the intent of each of its lanes
- *   2  free every block whose word names one of its lanes; tell the owners of the pages. With an heir: let it stay HELD by that lane
+ *   2  free every block whose word names one of its lanes; tell the owners of the pages. With an heir: let it stay HELD by that lane.
+ *      trail.h says where to look
  *   3  its macro blocks become abandoned: whoever needs memory adopts them
  *   4  post what became of its operations, and its obituary (notice.c)
  *   5  its lanes, then its process slot are free; lanes that still hold something are left to the heir (heir.c)
@@ -19,13 +20,16 @@
 #include "core/shared_block.h"
 #include "core/shared_macro.h"
 #include "core/shared_run.h"
+#include "core/trail.h"
 #include "os/certificate.h"
+#include "os/os.h"
 
 struct dead {
     struct la_heap *heap;
     unsigned slot;
     struct la_obituary *obituary;
     uint32_t heir;                          /* as in struct heap_process */
+    bool everywhere;                        /* look at every block: the trail does not lead to all */
     uint64_t leaves[HEAP_LANES / 64];       /* lanes that hold something for it */
 };
 
@@ -142,12 +146,28 @@ static void forget_run(struct la_heap *heap, uint32_t macro)
     atomic_store_explicit(&slice->run, (uint64_t)word_make(word_generation((word_t)(run >> 32)) + 1, 0, WORD_FREE, 0) << 32, memory_order_release);
 }
 
+/* Slices in which the dead may hold blocks of their own making; what they have of others: trail_each(). */
+static uint32_t where_to_look(const struct dead *dead, uint32_t macro)
+{
+    uint64_t owner = atomic_load_explicit(&dead->heap->macros[macro].owner, memory_order_relaxed);
+
+    if (dead->everywhere)
+        return UINT32_MAX;
+    return owner_state(owner) == OWNER_LANE && lane_is_dead(dead, owner_lane(owner)) ? trail_marks(dead->heap, macro) : 0;
+}
+
 static void free_blocks(struct dead *dead)
 {
     struct la_heap *heap = dead->heap;
     uint32_t rows = heap_rows(heap);
 
-    block_each(heap, reclaim, row_is_settled, dead);
+    /* In one call, not by a fault for every third of them. */
+    os_populate(heap->macros, rows * sizeof(struct heap_macro));
+    for (uint32_t i = 0; i < rows; i++)
+        block_each_in(heap, i, where_to_look(dead, i), reclaim, row_is_settled, dead);
+    for (unsigned i = 1; i < heap_lanes(heap) && !dead->everywhere; i++)
+        if (lane_is_dead(dead, i))
+            trail_each(heap, i, reclaim, dead);
     for (uint32_t i = 0; i < rows; i++) {
         uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
 
@@ -167,7 +187,7 @@ static void free_blocks(struct dead *dead)
 /* What its lanes have to say about operations with a number; the obituary has one of them. */
 static void post_outcomes(const struct dead *dead)
 {
-    for (unsigned i = 1; i < HEAP_LANES; i++) {
+    for (unsigned i = 1; i < heap_lanes(dead->heap); i++) {
         struct heap_lane *lane = &dead->heap->lane_table[i];
         uint64_t operation = atomic_load(&lane->operation);
 
@@ -181,7 +201,7 @@ static void post_outcomes(const struct dead *dead)
 
 static void free_lanes(const struct dead *dead)
 {
-    for (unsigned i = 1; i < HEAP_LANES; i++) {
+    for (unsigned i = 1; i < heap_lanes(dead->heap); i++) {
         struct heap_lane *lane = &dead->heap->lane_table[i];
         uint64_t incarnation = atomic_load(&lane->owner) >> 32 << 32;
 
@@ -211,7 +231,9 @@ void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituar
     *obituary = (struct la_obituary){ .slot = slot, .pid = atomic_load(&process->pid) };
     heap_copy_command(obituary->command, process->command);
     dead.heir = heir_of(heap, process, obituary);
-    for (unsigned i = 1; i < HEAP_LANES; i++)
+    /* Lanes that leave something are found by it, also by a second recoverer who finds macro blocks abandoned already. */
+    dead.everywhere = dead.heir || trail_is_lost(heap, slot);
+    for (unsigned i = 1; i < heap_lanes(heap); i++)
         if (lane_is_dead(&dead, i)) {
             obituary->lanes++;
             lane_resolve_intent(heap, &heap->lane_table[i], i, obituary);

@@ -105,13 +105,54 @@ refused:
  * top, a pop leaves its block FREE and in no bin, to be found when the page is looked at, and a push leaves an entry too many, whose word is in
  * use when it surfaces, and which is skipped.
  *
- * @distance: from an entry to its word's place. @in_use: bits of a word that is not FREE. @holder: what is added to it.
+ * @distance: from an entry to its word's place. @in_use: bits of a word that is not FREE. @holder: what is added to it. @marks: not NULL: the
+ * block must be marked there, by its address / SLICE_SIZE (trail.h).
  */
-static inline __attribute__((always_inline)) void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder)
+static inline __attribute__((always_inline)) void *bin_claim_marked(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder,
+                                                                    const _Atomic(uint8_t) *marks)
 {
     void **top, *block;
     uint32_t *word, w;
 
+again:
+    __asm__ volatile goto(RSEQ_DESCRIPTOR
+                 "leaq 3b(%%rip), %[block]\n\t"
+                 "movq %[block], %%fs:8(%[rseq])\n"
+                 "1:\tmovq %[bin], %[top]\n\t"
+                 "movq (%[top],%[distance]), %[word]\n\t"
+                 "movl (%[word]), %[w]\n\t"
+                 "testl %[in_use], %[w]\n\t"
+                 "jne %l[none]\n\t"
+                 "movq (%[top]), %[block]\n\t"
+                 "movq %[block], %[top]\n\t"
+                 "shrq %[shift], %[top]\n\t"
+                 "cmpb $0, (%[marks],%[top])\n\t"
+                 "je %l[none]\n\t"
+                 "orl %[holder], %[w]\n\t"
+                 "subq $8, %[bin]\n\t"
+                 "movl %[w], (%[word])\n"
+                 "2:\n\t"
+                 RSEQ_ABORT("%l[again]")
+                 : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
+                 : [distance] "r"(distance), [in_use] "re"(in_use), [holder] "re"(holder), [marks] "r"(marks), [shift] "i"(SLICE_SHIFT),
+                   [rseq] "r"(la_rseq_offset)
+                 : "memory", "cc"
+                 : none, again);
+    if (!block)
+        __builtin_unreachable();
+    return block;
+none:
+    return NULL;
+}
+
+static inline __attribute__((always_inline)) void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder,
+                                                             const _Atomic(uint8_t) *marks)
+{
+    void **top, *block;
+    uint32_t *word, w;
+
+    if (marks)
+        return bin_claim_marked(bin, distance, in_use, holder, marks);
 again:
     __asm__ volatile goto(RSEQ_DESCRIPTOR
                  "leaq 3b(%%rip), %[block]\n\t"
@@ -174,14 +215,14 @@ refused:
 
 #else
 
-static inline void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder)
+static inline void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder, const _Atomic(uint8_t) *marks)
 {
     void **top = bin->top;
     _Atomic(uint32_t) *word = *(void **)((char *)top + distance);
     /* Acquire: see block_release() in shared_block.c. */
     uint32_t w = atomic_load_explicit(word, memory_order_acquire);
 
-    if (unlikely(w & in_use))
+    if (unlikely(w & in_use) || (marks && unlikely(!atomic_load_explicit(&marks[(uintptr_t)*top >> SLICE_SHIFT], memory_order_relaxed))))
         return NULL;
     bin->top = top - 1;
     atomic_store_explicit(word, w | holder, memory_order_release);

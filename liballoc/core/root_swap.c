@@ -29,6 +29,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "core/trail.h"
 
 /* The root that a link is; NULL: it is none. */
 static struct heap_root *root_of(struct la_heap *heap, const la_link *link)
@@ -166,6 +167,8 @@ static int try_swap(const struct swap *swap, uintptr_t old)
             return -EAGAIN;
         return la_fail(-EINVAL, "root %.*s holds %#lx, which is no block of heap %s", LA_HEAP_NAME_MAX, swap->root->name, old, heap->header->name);
     }
+    if (old)
+        trail_note(swap->lane, &ref);
     write_operands(lane, &operands);
     mark = intent_begin(heap, swap->lane->number, INTENT_SWAP, swap->link, old ? old : (uintptr_t)heap->base, swap->record, 0,
                         old ? word_generation(atomic_load_explicit(ref.word, memory_order_acquire)) : 0);

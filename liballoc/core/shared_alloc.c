@@ -12,8 +12,16 @@
 #include "core/shared_fast.h"
 #include "core/shared_pool.h"
 #include "core/shared_run.h"
+#include "core/trail.h"
 
 /* ---- allocate ---- */
+
+/* Before the lane holds a block of its own macro blocks. */
+static void mark(struct lane *lane, const void *block, enum la_policy policy)
+{
+    if (policy == LA_HELD && trail_mark(lane->heap, block))
+        lane->has_marks = true;
+}
 
 /* The one store that allocates; false: somebody has the block already. */
 static bool commit(struct lane *lane, _Atomic(word_t) *word, unsigned epoch, enum la_policy policy)
@@ -34,10 +42,12 @@ static void *alloc_small(struct lane *lane, unsigned c, enum la_policy policy)
     void *block;
 
     /* An entry whose word is in use was listed twice: harmless, as only words decide. See bin_release(). */
-    do
-        block = pool_alloc_small(&lane->chain, c);
-    while (block && !word_claim(lane_page_word(lane_page_of(&lane->chain, block), block), lane_holder_bits(lane, policy)));
-    return block;
+    while ((block = pool_alloc_small(&lane->chain, c))) {
+        mark(lane, block, policy);
+        if (word_claim(lane_page_word(lane_page_of(&lane->chain, block), block), lane_holder_bits(lane, policy)))
+            return block;
+    }
+    return NULL;
 }
 
 static unsigned class_for(size_t size, size_t alignment)
@@ -71,6 +81,7 @@ static void *alloc_run(struct lane *lane, size_t size, size_t alignment, enum la
     block = pool_alloc_large(&lane->chain, size, MAX(alignment, (size_t)16));
     if (!block || !block_find(lane->heap, block, &ref))
         return NULL;
+    mark(lane, block, policy);
     return commit(lane, ref.word, ref.epoch, policy) ? block : NULL;
 }
 
@@ -112,6 +123,27 @@ static void refuse(const struct block_ref *ref, const void *block, word_t w)
                   ref->heap->header->name, word_generation(w));
 }
 
+/* @w -> FREE; false: it is no longer @w. */
+static bool release(const struct block_ref *ref, const struct lane *lane, word_t w)
+{
+    if (!lane || word_state(w, ref->epoch) != WORD_HELD || word_lane(w) != lane->number)
+        return block_release(ref, w);
+    /* Ours alone: one store. */
+    atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, ref->epoch, WORD_FREE, 0), memory_order_release);
+    return true;
+}
+
+/* In a page of another lane, whose thread is told; false: the word is no longer @w. */
+static bool free_abroad(const struct block_ref *ref, const struct lane *lane, word_t w)
+{
+    bool noted = trail_free_begin(ref->heap, lane, ref->start), freed = release(ref, lane, w);
+
+    if (likely(freed))
+        block_hint(ref);
+    trail_free_end(lane, noted);
+    return freed;
+}
+
 /* @nested: in a signal handler, while our own lane may be at work on its pages. */
 static void free_found(const struct block_ref *ref, struct lane *lane, void *block, bool nested)
 {
@@ -134,17 +166,14 @@ static void free_found(const struct block_ref *ref, struct lane *lane, void *blo
             refuse(ref, block, w);
         return;
     }
-    if (lane && state == WORD_HELD && word_lane(w) == lane->number) {
-        /* Ours alone: one store. */
-        atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, ref->epoch, WORD_FREE, 0), memory_order_release);
-    } else if (unlikely(!block_release(ref, w))) {
-        refuse(ref, block, atomic_load_explicit(ref->word, memory_order_relaxed));
+    page = &ref->heap->segment.pages[(size_t)ref->macro * SLICES_PER_MACRO + ref->slice];
+    if (!lane || nested || page->kind == PAGE_NONE || atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain) {
+        if (unlikely(!free_abroad(ref, lane, w)))
+            refuse(ref, block, atomic_load_explicit(ref->word, memory_order_relaxed));
         return;
     }
-    page = &ref->heap->segment.pages[(size_t)ref->macro * SLICES_PER_MACRO + ref->slice];
-    if (!lane || nested || page->kind == PAGE_NONE ||
-        atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain) {
-        block_hint(ref);
+    if (unlikely(!release(ref, lane, w))) {
+        refuse(ref, block, atomic_load_explicit(ref->word, memory_order_relaxed));
         return;
     }
     lane_enter(lane, &slow);
@@ -162,10 +191,7 @@ bool shared_free_fast(const struct la_page *page, void *block)
     if (!block_find_small(heap, block, &ref))
         return false;
     w = atomic_load_explicit(ref.word, memory_order_relaxed);
-    if ((w & WORD_MEANING_MASK) != word_make(0, ref.epoch, WORD_HEAP, 0) || !block_release(&ref, w))
-        return false;
-    block_hint(&ref);
-    return true;
+    return (w & WORD_MEANING_MASK) == word_make(0, ref.epoch, WORD_HEAP, 0) && free_abroad(&ref, heap_lane_if_any(heap), w);
 }
 
 bool shared_free(void *block, bool nested)

@@ -147,6 +147,7 @@ void block_hint(const struct block_ref *ref)
 /* ---- all of them ---- */
 
 struct visit {
+    uint32_t slices;
     block_visitor *block;
     block_row_test *skip;
     void *user;
@@ -173,28 +174,37 @@ static void each_of_page(struct la_heap *heap, uint32_t macro, unsigned slice, s
     }
 }
 
-static void each_of_macro(struct la_heap *heap, uint32_t macro, const struct visit *visit)
+/* Of the page that begins in slice 0, as far as the word makes sense. */
+static uint32_t slice_mask(slice_t page)
+{
+    return slice_count(page) < 32 ? (1u << slice_count(page)) - 1 : UINT32_MAX;
+}
+
+static void each_of_pages(struct la_heap *heap, uint32_t macro, const struct visit *visit)
 {
     for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
         slice_t page = atomic_load_explicit(&slice_of(heap, macro, i)->page, memory_order_acquire);
 
-        if (slice_kind(page) == SLICE_SMALL || slice_kind(page) == SLICE_LARGE)
+        if ((slice_kind(page) == SLICE_SMALL || slice_kind(page) == SLICE_LARGE) && visit->slices >> i & slice_mask(page))
             each_of_page(heap, macro, i, page, visit);
     }
 }
 
+void block_each_in(struct la_heap *heap, uint32_t macro, uint32_t slices, block_visitor *block, block_row_test *skip, void *user)
+{
+    uint64_t owner = atomic_load_explicit(&heap->macros[macro].owner, memory_order_acquire);
+    struct block_ref ref;
+
+    if (owner_state(owner) == OWNER_LANE || owner_state(owner) == OWNER_ABANDONED)
+        each_of_pages(heap, macro, &(struct visit){ slices, block, skip, user });
+    else if (owner_state(owner) == OWNER_RUN && owner_head(owner) == macro && block_find(heap, slice_memory(heap, macro, 0), &ref))
+        block(user, &ref);
+}
+
 void block_each(struct la_heap *heap, block_visitor *block, block_row_test *skip, void *user)
 {
-    const struct visit visit = { block, skip, user };
     uint32_t rows = heap_rows(heap);
 
-    for (uint32_t i = 0; i < rows; i++) {
-        uint64_t owner = atomic_load_explicit(&heap->macros[i].owner, memory_order_acquire);
-        struct block_ref ref;
-
-        if (owner_state(owner) == OWNER_LANE || owner_state(owner) == OWNER_ABANDONED)
-            each_of_macro(heap, i, &visit);
-        else if (owner_state(owner) == OWNER_RUN && owner_head(owner) == i && block_find(heap, heap->payload + (size_t)i * MACRO_SIZE, &ref))
-            block(user, &ref);
-    }
+    for (uint32_t i = 0; i < rows; i++)
+        block_each_in(heap, i, UINT32_MAX, block, skip, user);
 }

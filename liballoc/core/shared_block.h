@@ -70,6 +70,9 @@ typedef void block_visitor(void *user, struct block_ref *ref);
 typedef bool block_row_test(void *user, const struct block_ref *row);
 void block_each(struct la_heap *heap, block_visitor *visit, block_row_test *skip, void *user);
 
+/* The same for one macro block, of it the pages that have a slice in @slices. The block of several is that of the first of them. */
+void block_each_in(struct la_heap *heap, uint32_t macro, uint32_t slices, block_visitor *visit, block_row_test *skip, void *user);
+
 /* false: @address is in no live page of the heap. The start of the block may differ from @address. */
 bool block_find(struct la_heap *heap, const void *address, struct block_ref *ret);
 

@@ -9,6 +9,7 @@
  *   F6  an intent has a known operation and points into the heap
  *   F7  a root points to a live block, to memory in the heap, or nowhere
  *   F8  a queue that a root points to is sound (Q1 to Q4 of queue.c)
+ *   F9  what a lane holds would be found after its death (trail.h)
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -22,6 +23,7 @@
 #include "core/shared_block.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
+#include "core/trail.h"
 
 struct fsck {
     struct la_heap *heap;
@@ -56,14 +58,23 @@ static bool lane_is_lent(struct la_heap *heap, unsigned number)
 
 /* ---- blocks ---- */
 
+static void check_held(struct fsck *fsck, const struct block_ref *ref, word_t w)
+{
+    if (!lane_is_lent(fsck->heap, word_lane(w)))
+        finding(fsck, "block %p: word %#x names lane %u, which nobody has (F5)", (void *)ref->start, w, word_lane(w));
+    /* A trail that leads elsewhere by now is no trail of this word: it must be the same still. */
+    else if (!trail_leads_to(fsck->heap, word_lane(w), ref) && atomic_load(ref->word) == w)
+        finding(fsck, "block %p: held by lane %u, and no trail leads to it (F9)", (void *)ref->start, word_lane(w));
+}
+
 static void check_block(struct fsck *fsck, const struct block_ref *ref, word_t w)
 {
     enum word_state state = word_state(w, ref->epoch);
 
     fsck->counts.blocks[state]++;
     fsck->counts.bytes[state] += ref->size;
-    if ((state == WORD_HELD || state == WORD_IN_DOUBT) && !lane_is_lent(fsck->heap, word_lane(w)))
-        finding(fsck, "block %p: word %#x names lane %u, which nobody has (F5)", (void *)ref->start, w, word_lane(w));
+    if (state == WORD_HELD || state == WORD_IN_DOUBT)
+        check_held(fsck, ref, w);
 }
 
 static void walk_block(struct fsck *fsck, const struct block_ref *ref, word_t w)
@@ -216,6 +227,8 @@ static void check_lane(struct fsck *fsck, unsigned number)
 
     if (!intent_is_inside(fsck->heap, lane, op))
         finding(fsck, "lane %u: intent %u points outside the heap (F6)", number, op);
+    if (owner && number >= heap_lanes(fsck->heap))
+        finding(fsck, "lane %u: lent, and beyond the %u that the header counts (F6)", number, heap_lanes(fsck->heap));
     if (owner > LA_HEAP_MAX_PROCESSES && owner - LANE_LEFT >= LA_HEAP_MAX_ROOTS)
         finding(fsck, "lane %u: belongs to process slot %u (F6)", number, owner - 1);
 }

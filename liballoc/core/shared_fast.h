@@ -81,8 +81,8 @@ static inline __attribute__((always_inline)) void *lane_alloc_fast(const struct 
         offset = class_of_large(size) * sizeof(struct la_bin);
     else
         return NULL;
-    return bin_claim((struct la_bin *)((char *)lane + offset), words_distance(&lane->chain, offset), WORD_STATE_MASK,
-                     lane_holder_bits(lane, policy));
+    return bin_claim((struct la_bin *)((char *)lane + offset), words_distance(&lane->chain, offset), WORD_STATE_MASK, lane_holder_bits(lane, policy),
+                     policy == LA_HELD ? heap->marks_of_addresses : NULL);
 }
 
 /* The chain of the calling thread's lane, if @page (what the region map has for a block) is its; else NULL. */

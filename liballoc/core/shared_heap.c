@@ -37,6 +37,7 @@
 #include "core/shared_pool.h"
 #include "core/source.h"
 #include "core/thread.h"
+#include "core/trail.h"
 #include "os/certificate.h"
 #include "os/os.h"
 
@@ -65,10 +66,14 @@ bool heap_geometry(uint64_t size, struct heap_header *h)
     at += LA_HEAP_MAX_ROOTS * sizeof(struct heap_root);
     h->notices_at = at;
     at = align_up(at + HEAP_NOTICES * sizeof(struct heap_notice), 4096);
+    h->trail_at = at;
+    at += HEAP_LANES * sizeof(struct heap_trail);
     h->macros_at = at;
     at = align_up(at + macros * sizeof(struct heap_macro), 4096);
     h->slices_at = at;
     at += macros * SLICES_PER_MACRO * sizeof(struct heap_slice);
+    h->marks_at = at;
+    at += macros * SLICES_PER_MACRO;
     h->payload_at = align_up(at, MACRO_SIZE);
     h->macro_count = (uint32_t)((size - h->payload_at) / MACRO_SIZE);
     return h->payload_at + 2 * MACRO_SIZE <= size;
@@ -109,8 +114,8 @@ int la_heap_format(int fd, size_t size, uintptr_t address, const char *name)
     if (ftruncate(fd, (off_t)size) < 0)
         return la_fail(-errno, "cannot make the heap's file %zu bytes long (errno %d)", size, errno);
     /* Whatever is touched without a claim is committed here: a full /dev/shm is an error now, not SIGBUS later. */
-    if (fallocate(fd, 0, 0, (off_t)h.macros_at) < 0)
-        return la_fail(-errno, "cannot commit %lu bytes for the heap's header (errno %d): is /dev/shm full?", h.macros_at, errno);
+    if (fallocate(fd, 0, 0, (off_t)h.trail_at) < 0)
+        return la_fail(-errno, "cannot commit %lu bytes for the heap's header (errno %d): is /dev/shm full?", h.trail_at, errno);
     if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h) || pwrite(fd, &magic, sizeof(magic), 0) != sizeof(magic))
         return la_fail(-EIO, "cannot write the heap's header (errno %d)", errno);
     return 0;
@@ -134,8 +139,9 @@ static int read_header(int fd, struct heap_header *h)
     if ((uint64_t)st.st_size != h->size)
         return la_fail(-EINVAL, "heap %.*s is truncated: %ld of %lu bytes", LA_HEAP_NAME_MAX, h->name, (long)st.st_size, h->size);
     if (!heap_geometry(h->size, &expected) || h->payload_at != expected.payload_at || h->lanes_at != expected.lanes_at ||
-        h->processes_at != expected.processes_at || h->roots_at != expected.roots_at || h->notices_at != expected.notices_at || h->macros_at != expected.macros_at ||
-        h->slices_at != expected.slices_at || h->macro_count != expected.macro_count || memchr(h->name, 0, sizeof(h->name)) == NULL)
+        h->processes_at != expected.processes_at || h->roots_at != expected.roots_at || h->notices_at != expected.notices_at ||
+        h->trail_at != expected.trail_at || h->macros_at != expected.macros_at || h->slices_at != expected.slices_at ||
+        h->marks_at != expected.marks_at || h->macro_count != expected.macro_count || memchr(h->name, 0, sizeof(h->name)) == NULL)
         return la_fail(-EINVAL, "the heap's header contradicts itself: the file is damaged");
     return 0;
 }
@@ -149,9 +155,12 @@ static void set_pointers(struct la_heap *heap, const struct heap_header *h)
     heap->lane_table = (struct heap_lane *)(heap->base + h->lanes_at);
     heap->roots = (struct heap_root *)(heap->base + h->roots_at);
     heap->notices = (struct heap_notice *)(heap->base + h->notices_at);
+    heap->trail = (struct heap_trail *)(heap->base + h->trail_at);
     heap->macros = (struct heap_macro *)(heap->base + h->macros_at);
     heap->slices = (struct heap_slice *)(heap->base + h->slices_at);
+    heap->marks = (_Atomic(uint8_t) *)(heap->base + h->marks_at);
     heap->payload = heap->base + h->payload_at;
+    heap->marks_of_addresses = (_Atomic(uint8_t) *)((uintptr_t)heap->marks - ((uintptr_t)heap->payload >> SLICE_SHIFT));
     heap->macro_count = h->macro_count;
 }
 
@@ -216,6 +225,7 @@ static int take_process_slot(struct la_heap *heap)
         heap->process = i;
         name_process(process);
         atomic_store(&process->heir, 0);
+        atomic_store(&process->trail_lost, 0);
         atomic_store(&process->state, ((state >> 32) + 1) << 32 | PROCESS_ATTACHED);
         return 0;
     }
@@ -421,6 +431,16 @@ void *la_heap_hold(struct la_heap *heap, size_t size)
 
 /* ---- lanes ---- */
 
+/* Before it is lent. Release: whoever sees it lent finds it. */
+static void count_lane(struct la_heap *heap, uint32_t number)
+{
+    uint32_t lanes = atomic_load_explicit(&heap->header->lanes, memory_order_relaxed);
+
+    while (lanes <= number &&
+           !atomic_compare_exchange_weak_explicit(&heap->header->lanes, &lanes, number + 1, memory_order_release, memory_order_relaxed))
+        ;
+}
+
 static struct lane *new_lane(struct la_heap *heap)
 {
     size_t size = sizeof(struct lane) + pool_bins_bytes(true);
@@ -435,6 +455,7 @@ static struct lane *new_lane(struct la_heap *heap)
         if ((free & UINT32_MAX) != 0)
             continue;
         lane->incarnation = (uint32_t)(free >> 32) + 1;
+        count_lane(heap, i);
         if (!atomic_compare_exchange_strong(&entry->owner, &free, (uint64_t)lane->incarnation << 32 | (heap->process + 1)))
             continue;
         /* What the last one had to say is in the notices, see recover.c. In this order: la_heap_outcome() reads them the other way round. */
@@ -447,6 +468,7 @@ static struct lane *new_lane(struct la_heap *heap)
         lane->chain.owner_data = lane;
         lane->chain.words = lane->words;
         pool_bins_open(&lane->chain, lane->bins);
+        trail_open(lane);
         return lane;
     }
     la_meta_free(lane, size);
@@ -627,7 +649,7 @@ static uint32_t count_lanes(struct la_heap *heap, int64_t process)
 {
     uint32_t n = 0;
 
-    for (unsigned i = 1; i < HEAP_LANES; i++) {
+    for (unsigned i = 1; i < heap_lanes(heap); i++) {
         uint32_t owner = (uint32_t)atomic_load_explicit(&heap->lane_table[i].owner, memory_order_relaxed);
         n += owner != 0 && (process < 0 || owner == process + 1);
     }
@@ -700,7 +722,7 @@ int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
     if (size < offsetof(struct la_heap_info, id) || size > 4 * sizeof(info))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct la_heap_info) before the call");
     memcpy(info.name, h->name, sizeof(info.name));
-    info.committed = atomic_load(&h->committed) + h->macros_at;
+    info.committed = atomic_load(&h->committed) + h->trail_at;
     info.macro_blocks = heap->macro_count;
     for (uint32_t i = 0; i < rows; i++)
         info.macro_blocks_used += owner_state(atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed)) != OWNER_NONE;

@@ -22,6 +22,14 @@ struct lane {
     uint32_t incarnation;
     uint32_t sweep_at;          /* macro block whose hints are looked at next */
     bool idle;                  /* no thread has it */
+    /* trail.h: its row (NULL: no memory for it), the entry written last, the state word of the block of each. */
+    struct heap_trail *trail;
+    unsigned trail_at;
+    _Atomic(word_t) *trail_word[TRAIL_ENTRIES];
+    /* Marks: there may be some; words that may be looked at; where to go on; macro blocks without a mark in a row. */
+    bool has_marks;
+    int earned;
+    uint32_t wipe_macro, wipe_slice, rounds_without;
     _Alignas(64) char bins[];
 };
 
@@ -41,6 +49,9 @@ struct la_heap {
     struct heap_lane *lane_table;
     struct heap_root *roots;
     struct heap_notice *notices;
+    struct heap_trail *trail;
+    _Atomic(uint8_t) *marks;
+    _Atomic(uint8_t) *marks_of_addresses;   /* that of a block: at its address >> SLICE_SHIFT */
     struct heap_macro *macros;
     struct heap_slice *slices;
     char *payload;
@@ -63,6 +74,14 @@ static inline uint32_t heap_rows(const struct la_heap *heap)
     uint32_t rows = atomic_load_explicit(&heap->header->rows, memory_order_acquire);
 
     return MIN(rows, heap->macro_count);
+}
+
+/* Lanes that anybody may have or have had are below. Never more than there are. */
+static inline unsigned heap_lanes(const struct la_heap *heap)
+{
+    unsigned lanes = atomic_load_explicit(&heap->header->lanes, memory_order_acquire);
+
+    return MIN(lanes, (unsigned)HEAP_LANES);
 }
 
 /* Attached for reading only; reported, as -EROFS. */

@@ -7,8 +7,10 @@
  *            struct heap_lane [4096]    one per thread that works in the heap; number 0 is never used
  *            struct heap_root [256]     named pointer words
  *            struct heap_notice [256]   what became of the dead: a ring, notice.c
+ *            struct heap_trail [4096]   what a lane has in macro blocks of others: trail.h
  *   tables   struct heap_macro [n]      who owns a macro block, where in it others freed blocks
  *            struct heap_slice [32 n]   what a page is
+ *            byte [32 n]                where the owner of the macro block holds blocks: trail.h
  *   payload  macro blocks of 2 MiB; slice 0 of each holds the state words of its small blocks
  *
  * State word of a block (R10), 32 bits:   | generation 12 | epoch 6 | state 2 | lane 12 |
@@ -29,7 +31,7 @@
 #include "core/types.h"
 
 #define HEAP_MAGIC 0x70616568616cull    /* "laheap" */
-enum { HEAP_LAYOUT_VERSION = 4, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
+enum { HEAP_LAYOUT_VERSION = 5, HEAP_LANES = LA_HEAP_MAX_LANES + 1 };
 
 enum word_state { WORD_FREE = 0, WORD_HELD = 1, WORD_IN_DOUBT = 2, WORD_HEAP = 3 };
 
@@ -168,7 +170,8 @@ struct heap_process {
     _Atomic(int32_t) pid;       /* for people */
     char command[16];
     _Atomic(uint32_t) heir;     /* 1 + index of the root that names it; 0: none */
-    uint8_t unused[32];
+    _Atomic(uint32_t) trail_lost;   /* trail.h */
+    uint8_t unused[28];
 };
 
 _Static_assert(sizeof(struct heap_process) == 64, "one cache line");
@@ -195,14 +198,25 @@ struct heap_lane {
     _Atomic(uint64_t) other;
     _Atomic(uint64_t) version;
     _Atomic(uint32_t) other_generation;
-    uint32_t unused;
+    _Atomic(uint32_t) has_row;          /* in the table of struct heap_trail; never taken back */
     /* Numbers that the user gives to operations; 0: none. */
     _Atomic(uint64_t) operation;        /* what is begun from now on has this number */
     _Atomic(uint64_t) happened;         /* the last one that happened; stored before its intent ends */
-    uint8_t unused_too[32];
+    _Atomic(uint64_t) freeing;          /* offset of a block of others that it frees; 0: none */
+    uint8_t unused[24];
 };
 
 _Static_assert(sizeof(struct heap_lane) == 128, "two cache lines: neighbours do not share one");
+
+/* See trail.h. In the table of marks, one per slice: its owner holds a block there; it is looking whether it still does. */
+enum { MARK_NONE = 0, MARK_HELD, MARK_DOUBTED };
+
+enum { TRAIL_ENTRIES = 32 };
+
+/* Offsets of blocks; 0: none. */
+struct heap_trail {
+    _Atomic(uint64_t) block[TRAIL_ENTRIES];
+};
 
 enum root_state { ROOT_FREE = 0, ROOT_NAMING, ROOT_NAMED };
 
@@ -238,12 +252,13 @@ struct heap_header {
     char name[LA_HEAP_NAME_MAX + 1];
     uint32_t macro_count;
     uint32_t unused;
-    uint64_t processes_at, lanes_at, roots_at, notices_at, macros_at, slices_at, payload_at;
+    uint64_t processes_at, lanes_at, roots_at, notices_at, trail_at, macros_at, slices_at, marks_at, payload_at;
     /* From here on it changes. Counters: anybody adds. */
     _Alignas(64) _Atomic(uint32_t) quarantined;
     _Atomic(uint32_t) next_macro;       /* where to look for a free one: a hint */
     _Atomic(uint32_t) abandoned;        /* grows when macro blocks begin to wait for an adopter */
     _Atomic(uint32_t) rows;             /* macro blocks whose rows in the tables are committed; only grows */
+    _Atomic(uint32_t) lanes;            /* all that were ever lent have numbers below; only grows */
     _Atomic(uint64_t) committed;        /* bytes */
     _Atomic(uint64_t) recovered_processes, recovered_blocks, recovered_bytes;
     _Atomic(uint64_t) notices;          /* posted; the next one's number, or one before it */
@@ -252,17 +267,18 @@ struct heap_header {
 /* Of everything that two libraries must have in common beside the version: sizes, places of fields, constants of the geometry. */
 #define HASH_STEP(hash, number) (((hash) ^ (uint64_t)(number)) * 0x100000001b3u)
 #define HASH_PLACE(hash, type, field) HASH_STEP(HASH_STEP(hash, offsetof(struct type, field)), sizeof(((struct type *)0)->field))
-#define HASH_HEADER HASH_PLACE(HASH_PLACE(HASH_STEP(0xcbf29ce484222325u, sizeof(struct heap_header)), heap_header, quarantined), heap_header, notices)
-#define HASH_PROCESS HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_HEADER, sizeof(struct heap_process)), heap_process, state), heap_process, heir)
+#define HASH_HEADER HASH_PLACE(HASH_PLACE(HASH_STEP(0xcbf29ce484222325u, sizeof(struct heap_header)), heap_header, lanes), heap_header, notices)
+#define HASH_PROCESS HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_HEADER, sizeof(struct heap_process)), heap_process, heir), heap_process, trail_lost)
 #define HASH_LANE_1 HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_PROCESS, sizeof(struct heap_lane)), heap_lane, op), heap_lane, sequence)
-#define HASH_LANE HASH_PLACE(HASH_PLACE(HASH_PLACE(HASH_LANE_1, heap_lane, next_offset), heap_lane, other), heap_lane, happened)
+#define HASH_LANE_2 HASH_PLACE(HASH_PLACE(HASH_PLACE(HASH_LANE_1, heap_lane, next_offset), heap_lane, other), heap_lane, happened)
+#define HASH_LANE HASH_STEP(HASH_PLACE(HASH_PLACE(HASH_LANE_2, heap_lane, has_row), heap_lane, freeing), sizeof(struct heap_trail))
 #define HASH_ROOT HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_LANE, sizeof(struct heap_root)), heap_root, version), heap_root, name)
 #define HASH_MACRO HASH_PLACE(HASH_PLACE(HASH_STEP(HASH_ROOT, sizeof(struct heap_macro)), heap_macro, hinted), heap_macro, hint)
 #define HASH_SLICE HASH_STEP(HASH_PLACE(HASH_STEP(HASH_MACRO, sizeof(struct heap_slice)), heap_slice, run), sizeof(struct heap_notice))
 #define HASH_GEOMETRY HASH_STEP(HASH_STEP(HASH_STEP(HASH_SLICE, SMALL_CLASSES), SLICE_SHIFT), MACRO_SIZE)
 #define HASH_TABLES HASH_STEP(HASH_STEP(HASH_STEP(HASH_GEOMETRY, HEAP_LANES), LA_HEAP_MAX_PROCESSES), LA_HEAP_MAX_ROOTS)
 #define HASH_WORDS HASH_STEP(HASH_STEP(HASH_STEP(HASH_TABLES, WORD_GENERATION_BITS), WORD_EPOCH_BITS), WORD_LANE_BITS)
-#define HEAP_LAYOUT_HASH HASH_STEP(HASH_STEP(HASH_WORDS, HEAP_NOTICES), INTENT_LAST)
+#define HEAP_LAYOUT_HASH HASH_STEP(HASH_STEP(HASH_STEP(HASH_WORDS, HEAP_NOTICES), INTENT_LAST), MARK_DOUBTED)
 
 /* Offsets for a file of @size bytes; false: too small. */
 bool heap_geometry(uint64_t size, struct heap_header *ret);

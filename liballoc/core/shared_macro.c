@@ -55,11 +55,19 @@ bool macro_commit_rows(struct la_heap *heap, uint32_t rows)
         return true;
     if (!commit(heap, h->macros_at + have * sizeof(struct heap_macro), (rows - have) * sizeof(struct heap_macro), "its tables") ||
         !commit(heap, h->slices_at + (uint64_t)have * SLICES_PER_MACRO * sizeof(struct heap_slice),
-                (size_t)(rows - have) * SLICES_PER_MACRO * sizeof(struct heap_slice), "its tables"))
+                (size_t)(rows - have) * SLICES_PER_MACRO * sizeof(struct heap_slice), "its tables") ||
+        !commit(heap, h->marks_at + (uint64_t)have * SLICES_PER_MACRO, (size_t)(rows - have) * SLICES_PER_MACRO, "its tables"))
         return false;
     while (have < rows && !atomic_compare_exchange_weak_explicit(&h->rows, &have, rows, memory_order_release, memory_order_relaxed))
         ;
     return true;
+}
+
+bool macro_commit_trail(struct la_heap *heap, unsigned lane)
+{
+    if (atomic_load_explicit(&heap->lane_table[lane].has_row, memory_order_relaxed))
+        return true;
+    return commit(heap, heap_offset(heap, &heap->trail[lane]), sizeof(struct heap_trail), "its lanes");
 }
 
 bool macro_claim(struct la_heap *heap, uint32_t macro, uint64_t from, uint64_t to)

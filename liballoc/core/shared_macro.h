@@ -18,6 +18,8 @@ bool macro_commit(struct la_heap *heap, uint32_t macro, uint32_t n);
 bool macro_is_committed(const struct la_heap *heap, uint32_t macro);
 /* Tables for the first @rows macro blocks; false: the file system is full. */
 bool macro_commit_rows(struct la_heap *heap, uint32_t rows);
+/* The lane's row in the table of trail.h. */
+bool macro_commit_trail(struct la_heap *heap, unsigned lane);
 
 /* Nothing may be allocated any more (reported). */
 bool heap_is_quarantined(const struct la_heap *heap);

@@ -34,6 +34,7 @@
 #include "core/shared_fast.h"
 #include "core/shared_macro.h"
 #include "core/size_class.h"
+#include "core/trail.h"
 
 enum { SWEEP_MACROS = 4 };
 #define PARTS 32u
@@ -191,6 +192,7 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
         swap(&out[i], &out[n - 1 - i]);
         swap((void **)word_slot(chain, page->bin_offset, &out[i]), (void **)word_slot(chain, page->bin_offset, &out[n - 1 - i]));
     }
+    trail_earn(lane_of(chain), n);
     return n;
 }
 
@@ -451,6 +453,7 @@ static bool adopt(struct la_chain *chain)
     for (uint32_t i = 0; i < rows; i++)
         if (atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_ABANDONED, 0) &&
             macro_claim(heap, i, owner_make(OWNER_ABANDONED, 0), owner_make(OWNER_LANE, lane->number))) {
+            trail_forget(heap, i);
             view_macro(chain, i);
             /* Its hints may be from before: everything is looked at anyway. */
             return true;
@@ -474,6 +477,7 @@ static void prepare_macro(struct la_heap *heap, uint32_t i)
     }
     atomic_store_explicit(&heap->macros[i].hinted, 0, memory_order_relaxed);
     memset((void *)heap->macros[i].hint, 0, sizeof(heap->macros[i].hint));
+    trail_forget(heap, i);
 }
 
 /* A row to look at next, also when the tables have to grow for it; -1: none. */
@@ -625,6 +629,7 @@ static struct la_macro *next_to_sweep(struct la_chain *chain)
 /* Look at the flags of a few of the lane's macro blocks, in turn, until one has hints. */
 static void lane_slow_call(struct la_chain *chain)
 {
+    trail_wipe(lane_of(chain));
     for (unsigned n = SWEEP_MACROS; n > 0 && chain->macros; n--)
         if (take_hints(chain, next_to_sweep(chain)))
             return;

@@ -81,7 +81,7 @@ int la_heap_reset(struct la_heap *heap)
         else if (owner_state(atomic_load(&heap->macros[i].owner)) != OWNER_NONE)
             reset_pages(heap, i);
     /* What was left to heirs is gone, too. */
-    for (unsigned i = 1; i < HEAP_LANES; i++) {
+    for (unsigned i = 1; i < heap_lanes(heap); i++) {
         uint64_t owner = atomic_load(&heap->lane_table[i].owner);
 
         if ((uint32_t)owner & LANE_LEFT)

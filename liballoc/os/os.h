@@ -24,6 +24,9 @@ void *os_remap(void *p, size_t old_size, size_t new_size, size_t alignment, bool
 /* Give the pages back, keep the addresses; they read as zero afterwards. 0 or a negative errno. */
 int os_purge(void *p, size_t size);
 
+/* Map what is about to be read of a file at once, so that not each page is a fault; if the kernel can (Linux 5.14). @p: of a page. */
+void os_populate(const void *p, size_t size);
+
 /* Monotonic time in ms, cheap and coarse: for ages only. */
 uint64_t os_now_ms(void);
 

@@ -101,6 +101,18 @@ int os_purge(void *p, size_t size)
     return r;
 }
 
+void os_populate(const void *p, size_t size)
+{
+#ifdef MADV_POPULATE_READ
+    int saved = errno;
+
+    (void)madvise((void *)(uintptr_t)p, align_up(size, os_page_size()), MADV_POPULATE_READ);
+    errno = saved;
+#else
+    (void)p, (void)size;
+#endif
+}
+
 uint64_t os_now_ms(void)
 {
     struct timespec t;

@@ -6,6 +6,7 @@
 
 #include "core/publish.h"
 #include "core/queue.h"
+#include "core/trail.h"
 
 struct item {
     uint64_t producer, number;
@@ -196,6 +197,7 @@ static void *take_and_stop(void *argument)
 
     if (!block_find(heap, block, &ref))
         return NULL;
+    trail_note(heap_lane(heap), &ref);
     atomic_store(ref.word, word_make((slot >> 42 & 0xfff) + 1, ref.epoch, WORD_HELD, heap_lane(heap)->number));
     return block;
 }

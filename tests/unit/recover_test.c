@@ -90,6 +90,7 @@ static void recover_as_dead(struct shared *s, unsigned number, struct la_obituar
 
     atomic_store(&process->state, 1ull << 32 | PROCESS_ATTACHED);
     atomic_store(&s->heap->lane_table[number].owner, 1ull << 32 | 201);
+    atomic_store(&s->heap->header->lanes, number + 1);
     assert_int_equal(la_heap_recover(s->heap, remember, obituary), 1);
 }
 
@@ -105,6 +106,8 @@ static void in_doubt(struct shared *s, unsigned number, la_link *link, void *blo
     atomic_store(&lane->block, heap_offset(s->heap, block));
     atomic_store(&lane->record, 0);
     atomic_store(&lane->generation, word_generation(w));
+    atomic_store(&s->heap->trail[number].block[0], heap_offset(s->heap, block));
+    atomic_store(&lane->has_row, 1);
     atomic_store(&lane->op, INTENT_PUBLISH);
 }
 

@@ -219,8 +219,8 @@ static void another_layout_is_refused_in_words(void **state)
 {
     (void)state;
     assert_int_equal(attach_changed(offsetof(struct heap_header, layout_version), (uint64_t)64 << 32 | (HEAP_LAYOUT_VERSION - 1), 0), -EPROTO);
-    assert_non_null(strstr(la_last_error(), "layout version 3 "));
-    assert_non_null(strstr(la_last_error(), "needs 4 "));
+    assert_non_null(strstr(la_last_error(), "layout version 4 "));
+    assert_non_null(strstr(la_last_error(), "needs 5 "));
     assert_non_null(strstr(la_last_error(), "use the same version of liballoc in all processes"));
     /* The same version, but another size of something. */
     assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), HEAP_LAYOUT_HASH ^ 1, 0), -EPROTO);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/trail.h"
 #include "core/queue.h"
 
 enum { SMALL = 64, RUN_HEAP = 24 << 20, RUN = 3000000, LARGE = 100000 };
@@ -80,6 +81,25 @@ static void prepare_hold_64(struct actor *a) { neighbours(a); a->stage->note[0] 
 static void prepare_hold_large(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)hold(a, LARGE); }
 static void prepare_hold_run(struct actor *a) { neighbours(a); a->stage->note[0] = (uintptr_t)hold(a, RUN); }
 static void free_noted(struct actor *a) { la_free((void *)a->stage->note[0]); }
+
+/* ---- marks ---- */
+
+/* What it held has gone, the page is to be looked at; and what it still holds is in another page. */
+static void earn_a_wipe(struct actor *a)
+{
+    struct lane *lane = heap_lane(a->heap);
+
+    neighbours(a);
+    hold(a, SMALL);
+    la_free(hold(a, 200));
+    lane->earned = 16384;       /* for all of them */
+}
+
+static void wipe(struct actor *a)
+{
+    trail_wipe(heap_lane(a->heap));
+    hold(a, 200);
+}
 
 /* ---- publish and take ---- */
 
@@ -201,12 +221,23 @@ static void swap_in(struct actor *a, void *block)
 }
 
 /* Version 2; note[1] is held, for version 3. */
-static void swap_ground(struct actor *a)
+static void two_versions(struct actor *a)
 {
     neighbours(a);
     a->stage->note[0] = (uintptr_t)stage_root(a, "root");
     for (uint32_t version = 1; version <= 2; version++)
         swap_in(a, of_version(a, version));
+}
+
+static void third_version(struct actor *a)
+{
+    neighbours(a);
+    a->stage->note[1] = (uintptr_t)of_version(a, 3);
+}
+
+static void swap_ground(struct actor *a)
+{
+    two_versions(a);
     a->stage->note[1] = (uintptr_t)of_version(a, 3);
 }
 
@@ -1027,7 +1058,7 @@ static void create_new_queue(struct actor *a)
 }
 
 /* With @n objects in it, beginning somewhere in the ring; note[1] is held and has the next number. */
-static void queue_with(struct actor *a, unsigned n, unsigned first)
+static void filled_queue(struct actor *a, unsigned n, unsigned first)
 {
     neighbours(a);
     create_queue(a);
@@ -1038,6 +1069,11 @@ static void queue_with(struct actor *a, unsigned n, unsigned first)
     }
     for (uint32_t i = 0; i < n; i++)
         queue_push(a, numbered(a, i + 1));
+}
+
+static void queue_with(struct actor *a, unsigned n, unsigned first)
+{
+    filled_queue(a, n, first);
     a->stage->note[1] = (uintptr_t)numbered(a, n + 1);
 }
 
@@ -1045,6 +1081,7 @@ static void queue_of_0(struct actor *a) { queue_with(a, 0, 0); }
 static void queue_of_1(struct actor *a) { queue_with(a, 1, QUEUE_ROUND - 1); }
 static void queue_of_2(struct actor *a) { queue_with(a, 2, QUEUE_ROUND + 1); }
 static void queue_of_3(struct actor *a) { queue_with(a, 3, 2); }
+static void peers_queue(struct actor *a) { filled_queue(a, 3, 2); }
 
 static void push_noted_in_queue(struct actor *a) { queue_push(a, (void *)a->stage->note[1]); }
 static void pop_from_queue(struct actor *a) { queue_pop(a); }
@@ -1285,6 +1322,7 @@ const struct scenario scenarios[] = {
     { "remote-peer-20000", 0, 0, { peer_20000 }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
     { "remote-peer-large", 0, 0, { peer_large }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
     { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
+    { "wipe", SAME_AFTER, .prepare = earn_a_wipe, .act = wipe },
     { "remote-sweep-20000", 0, .prepare = freed_by_others_20000, .act = alloc_page },
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 
@@ -1302,10 +1340,14 @@ const struct scenario scenarios[] = {
     { "take-run", NUMBERED, RUN_HEAP, .prepare = take_run_ground, .act = take_and_free, .survive = survivor_takes },
     { "take-free", NUMBERED, .prepare = take_ground, .act = take_and_free, .survive = survivor_takes },
 
+    { "take-peers", RECOVER_TRACED | NUMBERED, 0, { take_ground }, .prepare = neighbours, .act = take_noted, .survive = survivor_takes },
+    { "take-peers-free", NUMBERED, 0, { take_ground }, .prepare = neighbours, .act = take_and_free, .survive = survivor_takes },
+
     { "swap", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = swap_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
     { "swap-first", NUMBERED, .prepare = swap_first_ground, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
     { "swap-free", NUMBERED, .prepare = swap_ground, .act = swap_and_free, .survive = survivor_takes, .audit = version_fits },
     { "swap-out", NUMBERED, .prepare = swap_ground, .act = swap_out, .survive = survivor_swaps, .audit = version_fits },
+    { "swap-peers", RECOVER_TRACED | NUMBERED, 0, { two_versions }, .prepare = third_version, .act = swap_noted, .survive = survivor_swaps, .audit = version_fits },
     { "swap-bundle", RECOVER_TRACED | NUMBERED, .prepare = swap_bundle_ground, .act = swap_bundle, .survive = survivor_holds_bundle, .audit = version_fits },
 
     { "bundle", 0, .prepare = take_ground, .act = whole_bundle, .survive = survivor_pushes },
@@ -1354,6 +1396,7 @@ const struct scenario scenarios[] = {
     { "queue-push-last", RECOVER_TRACED | NUMBERED, .prepare = queue_of_2, .act = push_noted_in_queue, .survive = survivor_fills_queue, .audit = queue_works },
     { "queue-push-bundle", RECOVER_TRACED | NUMBERED, .prepare = bundle_for_queue, .act = push_bundle, .survive = survivor_holds_popped, .audit = queue_works },
     { "queue-pop", RECOVER_TRACED | COMPARED | NUMBERED, .prepare = queue_of_3, .act = pop_from_queue, .survive = survivor_pops, .audit = queue_works },
+    { "queue-pop-peers", RECOVER_TRACED | NUMBERED, 0, { peers_queue }, .prepare = neighbours, .act = pop_from_queue, .survive = survivor_pops, .audit = queue_works },
     { "queue-pop-last", RECOVER_TRACED | NUMBERED, .prepare = queue_of_1, .act = pop_and_free, .survive = survivor_fills_queue, .audit = queue_works },
     { "queue-pop-push", UNEVEN | SAME_AFTER, .prepare = queue_of_2, .act = pop_and_push, .survive = survivor_holds_popped, .audit = queue_works },
     { "queue-close", SAME_AFTER, .prepare = queue_of_3, .act = close_queue, .audit = queue_is_closed_or_not },
