@@ -35,6 +35,7 @@ struct la_heap {
     unsigned process;           /* our slot */
     char *base;
     size_t size;
+    size_t page_size;           /* of the file */
     uint64_t device, inode;
     struct heap_header *header;
     struct heap_process *processes;
@@ -64,6 +65,9 @@ static inline uint32_t heap_rows(const struct la_heap *heap)
 
     return MIN(rows, heap->macro_count);
 }
+
+/* Made of huge pages. */
+bool heap_is_huge(const struct la_heap *heap);
 
 /* Attached for reading only; reported, as -EROFS. */
 bool heap_is_read_only(const struct la_heap *heap);

@@ -4,13 +4,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <unistd.h>
-
-#include <linux/magic.h>
 
 #include "base/error.h"
 #include "os/headroom.h"
+#include "os/huge_pages.h"
 #include "os/os.h"
 #include "segments/placement.h"
 
@@ -83,7 +81,6 @@ void seg_file_close(struct seg_segment *s)
 int seg_file_adopt(struct seg_segment *s, const struct seg_request *request)
 {
     struct stat st;
-    struct statfs fs;
 
     if (fstat(s->fd, &st) < 0)
         return la_fail(-errno, "segment \"%s\": cannot look at the file (errno %d)", s->name, errno);
@@ -94,6 +91,6 @@ int seg_file_adopt(struct seg_segment *s, const struct seg_request *request)
     s->size = (size_t)st.st_size;
     s->adopted = true;
     /* Not st_blksize: a tmpfs that may use transparent huge pages says 2 MiB there. */
-    s->page_size = fstatfs(s->fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize : os_page_size();
+    s->page_size = os_file_page(s->fd);
     return 0;
 }

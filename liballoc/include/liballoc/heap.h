@@ -111,8 +111,9 @@ LA_API int la_heap_remove(const char *name);
 
 /**
  * la_heap_format() - write a new heap into an empty file
- * @fd:      memfd or file, writable; set to @size by this call
- * @address: where every process will map it, from la_vspace_claim()
+ * @fd:      memfd or file, writable; set to @size by this call. Of huge pages if it was made so (MFD_HUGETLB, or in hugetlbfs)
+ * @size:    rounded up to 2 MiB, or to a huge page if that is larger
+ * @address: where every process will map it, from la_vspace_claim(), or la_vspace_claim_aligned() with the size of a huge page
  * @name:    for reports
  */
 LA_API int la_heap_format(int fd, size_t size, uintptr_t address, const char *name);
@@ -147,6 +148,7 @@ struct la_heap_info {
     uint64_t recovered_processes, recovered_blocks, recovered_bytes;   /* since creation */
     bool quarantined;           /* an invariant was found broken: nothing is allocated any more */
     bool readers;               /* another process is attached by LA_HEAP_READ_ONLY */
+    uint64_t page_size;         /* of the file: above the machine's, the heap is of huge pages */
 };
 
 LA_API int la_heap_info(struct la_heap *heap, struct la_heap_info *ret);
