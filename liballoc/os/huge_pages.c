@@ -1,5 +1,7 @@
 #include "os/huge_pages.h"
 
+#include <fcntl.h>
+#include <string.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 
@@ -11,7 +13,7 @@
 
 #define POOLS "/sys/kernel/mm/hugepages"
 
-enum { PATH_SIZE = 96, HUGE_SHIFT = 26 };       /* MAP_HUGE_SHIFT, which old headers lack */
+enum { PATH_SIZE = 96, MOUNTS_SIZE = 256 << 10, HUGE_SHIFT = 26 };       /* the last: MAP_HUGE_SHIFT, which old headers lack */
 
 size_t os_file_page(int fd)
 {
@@ -76,4 +78,52 @@ const char *os_pool_explain(size_t page, uint64_t bytes, char text[POOL_TEXT_SIZ
     else
         la_format(text + length, POOL_TEXT_SIZE - length, "%zu into " POOLS "/hugepages-%zukB/nr_hugepages", all + needed - free, page / KiB);
     return text;
+}
+
+/* "none /dev/hugepages hugetlbfs rw,...": a path with a blank would have a backslash, and is left out. */
+static bool read_mount(const char *line, struct huge_mount *ret)
+{
+    const char *path = strchr(line, ' '), *type = path ? strchr(path + 1, ' ') : NULL;
+    size_t length = type ? (size_t)(type - path) - 1 : 0;
+    struct statfs fs;
+
+    if (!type || strncmp(type, " hugetlbfs ", 11) != 0 || length >= sizeof(ret->path) || memchr(path, '\\', length))
+        return false;
+    la_format(ret->path, sizeof(ret->path), "%.*s", (int)length, path + 1);
+    if (statfs(ret->path, &fs) < 0 || fs.f_type != HUGETLBFS_MAGIC)
+        return false;
+    ret->page = (size_t)fs.f_bsize;
+    return true;
+}
+
+/* The kernel gives some lines at a time. */
+static void read_mounts(char text[MOUNTS_SIZE])
+{
+    CLEANUP(close_fd) int fd = open("/proc/self/mounts", O_RDONLY | O_CLOEXEC);
+    size_t have = 0;
+    ssize_t n;
+
+    while (fd >= 0 && have < MOUNTS_SIZE - 1 && (n = read(fd, text + have, MOUNTS_SIZE - 1 - have)) > 0)
+        have += (size_t)n;
+    text[have] = '\0';
+}
+
+bool os_huge_mount(unsigned index, struct huge_mount *ret)
+{
+    char *text = os_map(MOUNTS_SIZE), *line = text;
+    struct huge_mount mount;
+    bool found = false;
+
+    if (!text)
+        return false;
+    read_mounts(text);
+    while (line && *line && !found) {
+        found = read_mount(line, &mount) && index-- == 0;
+        line = strchr(line, '\n');
+        line = line ? line + 1 : NULL;
+    }
+    os_unmap(text, MOUNTS_SIZE);
+    if (found)
+        *ret = mount;
+    return found;
 }

@@ -22,4 +22,13 @@ size_t os_pool_free(size_t page);
 enum { POOL_TEXT_SIZE = 160 };
 const char *os_pool_explain(size_t page, uint64_t bytes, char text[POOL_TEXT_SIZE]);
 
+/* A folder where hugetlbfs is mounted. */
+struct huge_mount {
+    char path[80];
+    size_t page;
+};
+
+/* The @index-th one, in the order of /proc/self/mounts. false: there are no more. */
+bool os_huge_mount(unsigned index, struct huge_mount *ret);
+
 #endif

@@ -12,9 +12,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
@@ -395,6 +397,54 @@ static void address_that_huge_pages_cannot_have_is_refused(void **state)
     run_with_pages_of(KIB_1G, 0, wrong_address_is_refused);
 }
 
+/* ---- by name, without a daemon ---- */
+
+static void attach_by_name(void *name)
+{
+    struct la_heap *heap;
+
+    CHECK(la_heap_open(name, 64 * MEBI, 0, &heap) == 0 && info_of(heap).page_size == 2 * MEBI);
+    CHECK(la_heap_alloc(heap, 100));
+    leave(heap);
+}
+
+static void use_names(void *arg)
+{
+    char name[32], folder[] = "/tmp/huge-heap-test-XXXXXX", path[96];
+    struct la_heap *heap;
+
+    (void)arg;
+    snprintf(name, sizeof(name), "huge-%d", (int)getpid());
+    if (!mkdtemp(folder) || unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        _exit(CANNOT);
+    while (umount2("/dev/hugepages", MNT_DETACH) == 0)
+        ;
+    CHECK(la_heap_create(name, 64 * MEBI, LA_HEAP_HUGE_2M, &heap) == -ENODEV && strstr(la_last_error(), "pagesize=2M"));
+    if (mount("none", folder, "hugetlbfs", 0, "pagesize=2M,mode=1777") < 0)
+        _exit(CANNOT);
+    CHECK(la_heap_create(name, 64 * MEBI, LA_HEAP_HUGE_2M, &heap) == 0);
+    CHECK(info_of(heap).page_size == 2 * MEBI);
+    /* One name, one heap, of whatever pages. */
+    CHECK(run_in_child(attach_by_name, name) == 0);
+    leave(heap);
+    CHECK(la_heap_create(name, 64 * MEBI, 0, &heap) == -EEXIST);
+    CHECK(la_heap_create(name, 64 * MEBI, LA_HEAP_HUGE_2M, &heap) == -EEXIST);
+    CHECK(la_heap_open(name, 64 * MEBI, LA_HEAP_HUGE_2M, &heap) == 0);
+    leave(heap);
+    CHECK(la_heap_remove(name) == 0 && la_heap_remove(name) == -ENOENT);
+    CHECK(la_heap_create(name, 64 * MEBI, LA_HEAP_HUGE_1G, &heap) == -ENODEV && strstr(la_last_error(), "pagesize=1G"));
+    snprintf(path, sizeof(path), "%s/liballoc-0-%s", folder, name);
+    CHECK(access(path, F_OK) < 0);
+    umount(folder);
+    rmdir(folder);
+}
+
+static void heap_of_huge_pages_has_a_name_in_a_hugetlbfs(void **state)
+{
+    (void)state;
+    run_with_pages_of(KIB_2M, 4, use_names);
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -411,6 +461,7 @@ int main(void)
         cmocka_unit_test_teardown(block_that_does_not_fit_takes_no_page_with_it, teardown),
         cmocka_unit_test_teardown(dead_process_is_recovered_without_a_page, teardown),
         cmocka_unit_test_teardown(pages_of_1_gib_hold_many_macro_blocks, teardown),
+        cmocka_unit_test_teardown(heap_of_huge_pages_has_a_name_in_a_hugetlbfs, teardown),
         cmocka_unit_test_teardown(address_that_huge_pages_cannot_have_is_refused, teardown),
     };
 

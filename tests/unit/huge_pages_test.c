@@ -6,8 +6,11 @@
 
 #include <cmocka.h>
 
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include "os/huge_pages.h"
 #include "os/os.h"
@@ -94,6 +97,45 @@ static void remedy_for_other_pages_is_their_own_file(void **state)
     explain_pool_of(KIB_1G);
 }
 
+/* A hugetlbfs of our own in @folder, behind so many other mounts that their list is not read at once. */
+static void look_for_a_mount(void *folder)
+{
+    struct huge_mount found = { .page = 0 };
+    char path[64];
+    unsigned i = 0;
+
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        _exit(CANNOT);
+    for (int n = 0; n < 200; n++) {
+        snprintf(path, sizeof(path), "%s/with-a-name-that-is-long-%d", (char *)folder, n);
+        if (mkdir(path, 0700) < 0 || mount("none", path, "tmpfs", 0, "size=64k") < 0)
+            _exit(CANNOT);
+    }
+    if (mount("none", path, "hugetlbfs", 0, "pagesize=2M") < 0)
+        _exit(CANNOT);
+    while (os_huge_mount(i, &found) && strcmp(found.path, path) != 0)
+        i++;
+    CHECK(strcmp(found.path, path) == 0 && found.page == 2 * MiB);
+    CHECK(!os_huge_mount(i + 1, &found) && strcmp(found.path, path) == 0);
+}
+
+static void mounted_hugetlbfs_is_found(void **state)
+{
+    char folder[] = "/tmp/huge-pages-test-XXXXXX", command[64];
+    int status;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    status = run_in_child(look_for_a_mount, folder);
+    snprintf(command, sizeof(command), "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+    if (status == CANNOT) {
+        print_message("skipped: no right to mount a hugetlbfs, or no pages of 2 MiB\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -106,6 +148,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(file_of_small_pages_has_the_machines),
         cmocka_unit_test(file_of_huge_pages_has_theirs),
+        cmocka_unit_test(mounted_hugetlbfs_is_found),
         cmocka_unit_test(pool_that_is_not_there_is_told_from_an_empty_one),
         cmocka_unit_test_teardown(refusal_says_what_is_needed_what_there_is_and_the_remedy, teardown),
         cmocka_unit_test_teardown(remedy_for_other_pages_is_their_own_file, teardown),

@@ -66,21 +66,28 @@ enum la_heap_flags {
      * in /dev/shm needs bit 3, the daemon's bit 1 (set by default).
      */
     LA_HEAP_DUMP = 1u << 3,
+    /*
+     * For who creates the heap: of huge pages. What la_heap_info() calls page_size says what a heap is made of; whoever attaches to one that exists gets
+     * that. A macro block has its memory before it is handed out: an empty pool is NULL, or an error with the remedy, never SIGBUS.
+     */
+    LA_HEAP_HUGE_2M = 1u << 4,
+    LA_HEAP_HUGE_1G = 1u << 5,
 };
 
 /*
- * Embedded use: heaps named in /dev/shm, no daemon, one user. shmserver/client.h has the same through the daemon.
+ * Embedded use: heaps named in /dev/shm (or a hugetlbfs), no daemon, one user. shmserver/client.h has the same through the daemon.
  */
 
 /**
  * la_heap_create() - create and attach a heap
- * @name:  see LA_HEAP_NAME_MAX; the file is /dev/shm/liballoc-UID-NAME, mode 0600
+ * @name:  see LA_HEAP_NAME_MAX; the file is /dev/shm/liballoc-UID-NAME, mode 0600; of huge pages, in the first hugetlbfs of such pages that this
+ *         user may write to
  * @size:  bytes, at least LA_HEAP_MIN_SIZE, rounded up to 2 MiB; address space, not memory: pages are
  *         committed macro block by macro block
  * @flags: OR of enum la_heap_flags
  * @ret:   set on success, untouched on failure
  *
- * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm or arena full), -ENOMEM, ...
+ * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm, arena or pool of huge pages full), -ENODEV (no such hugetlbfs), -ENOMEM, ...
  */
 LA_API int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret);
 
