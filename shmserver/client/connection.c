@@ -153,7 +153,7 @@ static int ask_once(struct shms_client *client, struct wire_message *m, int fd, 
     set->count = 0;
     if (client->fd < 0)
         return la_fail(-ENOTCONN, "the connection to shmserver at %s has failed before", client->path);
-    if (wire_type_since(m->header.type) > client->version)
+    if (wire_since(m) > client->version)
         return la_fail(-EOPNOTSUPP, "shmserver at %s speaks protocol version %u, which has no request of this kind: run a newer one", client->path,
                        client->version);
     m->header.version = client->version;

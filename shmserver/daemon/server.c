@@ -186,7 +186,8 @@ static int restore_limits(struct server *server)
 
     for (const struct state_record *record = NULL; r == 0 && (record = state_next(&server->state, STATE_LIMITS, record));) {
         const struct quota_limits limits = { .clients = record->clients, .heaps = record->heaps, .bytes = record->bytes,
-                                             .requests = record->requests, .committed = record->committed ? record->committed : UINT64_MAX };
+                                             .requests = record->requests, .committed = record->committed ? record->committed : UINT64_MAX,
+                                             .huge = record->huge - 1 };
 
         r = quota_set_limits(&server->quota, (uid_t)record->id, &limits);
     }

@@ -102,7 +102,8 @@ int view_describe(struct segment *segment, struct shms_heap *ret)
         .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
         .recovered_bytes = info.recovered_bytes, .created = segment->created, .macro_blocks = info.macro_blocks,
         .macro_blocks_used = info.macro_blocks_used, .lanes = info.lanes, .owner = segment->acl.owner,
-        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode, .sealed = segment->sealed };
+        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode, .sealed = segment->sealed,
+        .page_size = info.page_size };
     memcpy(ret->name, segment->name, sizeof(ret->name));
     for (int i = 0; i < n; i++)
         ret->processes += processes[i].alive;

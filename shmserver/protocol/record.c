@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4 + 8, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
 
-_Static_assert(sizeof(struct shms_quota) == 8 * 7 + 4 * 6, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_quota) == 8 * 9 + 4 * 6, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_event) == 8 * 5 + 4 * 6 + 16 + 64 + 8 * 3 + 64, "no padding: the struct is part of the protocol");
 
 /* Sizes in the version of the protocol that they came with: every peer has at least these. */

@@ -307,6 +307,8 @@ static void daemon_of_an_older_protocol_is_not_asked_what_it_does_not_know(void 
     client = connect_or_fail();
     assert_int_equal(shms_heap_set_acl(client, "any", SHMS_UNCHANGED, SHMS_UNCHANGED, 0640), -EOPNOTSUPP);
     assert_non_null(strstr(la_last_error(), "version 1"));
+    assert_int_equal(shms_heap_create_huge(client, "any", 64 << 20, 2 << 20), -EOPNOTSUPP);
+    assert_int_equal(shms_heap_create(client, "any", 64 << 20), 0);
     assert_int_equal(shms_list(client, NULL, NULL), 0);
     shms_disconnect(client);
     assert_int_equal(waitpid(pid, &status, 0), pid);
