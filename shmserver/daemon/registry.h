@@ -40,6 +40,7 @@ struct segment {
     /* The daemon's own attachment, see view.h. */
     struct la_heap *view;
     uint64_t view_used;         /* registry.clock at its last use */
+    bool broken;                /* holes.h: it is not looked into any more */
     bool view_failed;           /* the last attempt; told once */
     /* Peers that went, whose processes were not yet found dead, see reaper.h. */
     unsigned unsettled;

@@ -12,6 +12,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "shmserver/daemon/holes.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
@@ -102,6 +103,7 @@ static int watch_signals(struct server *server)
     sigset_t set;
 
     signal(SIGPIPE, SIG_IGN);
+    holes_install();
     /* nohup(1) has it ignored; but it asks for a restart, which does no harm. */
     signal(SIGHUP, SIG_DFL);
     sigemptyset(&set);

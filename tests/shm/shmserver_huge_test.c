@@ -248,6 +248,53 @@ static void pages_that_no_machine_has_are_refused(void **state)
     shms_disconnect(client);
 }
 
+/* ---- a hostile writer ---- */
+
+/* Its own descriptor, whose mapping it does not touch any more. */
+static void punch_a_hole(int said, void *arg)
+{
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct shms_client *client;
+    struct la_heap *heap;
+    int fd;
+
+    (void)arg;
+    if (shms_connect(NULL, &client) < 0 || shms_heap_open(client, "huge", 0, 0, &heap) < 0 || la_heap_info(heap, &info) < 0 ||
+        (fd = la_heap_descriptor(info.id)) < 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE) < 0)
+        _exit(1);
+    child_say(said);
+    child_stay();
+}
+
+static void hole_in_a_heap_and_an_empty_pool_do_not_end_the_daemon(void **state)
+{
+    struct shms_heap info = { .struct_size = sizeof(info) };
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct child child;
+    int taken;
+
+    give_pages();
+    daemon_start(d);
+    client = connect_or_fail();
+    assert_int_equal(shms_heap_create_huge(client, "huge", SIZE, PAGE), 0);
+    assert_int_equal(shms_heap_create_huge(client, "other", SIZE, PAGE), 0);
+    child = child_start(punch_a_hole, NULL);
+    taken = take_pages(0);
+    /* This look meets the hole, the next one is not made. */
+    shms_heap_info(client, "huge", &info);
+    assert_int_equal(shms_heap_info(client, "huge", &info), -EIO);
+    assert_non_null(strstr(la_last_error(), "hole"));
+    assert_true(daemon_said(d, "punched a hole"));
+    assert_int_equal(info_of(client, "other").page_size, PAGE);
+    assert_int_equal(child_end(&child, SIGKILL), -SIGKILL);
+    assert_int_equal(info_of(client, "other").page_size, PAGE);
+    assert_int_equal(shms_heap_create(client, "small", SIZE), 0);
+    assert_int_equal(kill(d->pid, 0), 0);
+    close(taken);
+    shms_disconnect(client);
+}
+
 /* ---- older versions ---- */
 
 static int raw_connect(const struct daemon *d, unsigned version)
@@ -366,6 +413,7 @@ int main(void)
         with_pages(user_has_no_more_than_his_share_of_huge_pages),
         with_pages(limit_of_the_command_line_may_be_none_at_all),
         with_pages(heap_that_finds_no_page_is_refused_and_leaves_nothing),
+        with_pages(hole_in_a_heap_and_an_empty_pool_do_not_end_the_daemon),
         with_pages(pages_that_no_machine_has_are_refused),
         with_pages(client_of_an_older_protocol_does_not_see_it),
         with_pages(metrics_tell_of_huge_pages),
