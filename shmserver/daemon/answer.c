@@ -442,7 +442,7 @@ static int check_state(const struct peer *peer, const struct wire_message *m)
         return la_fail(-EPROTO, "its first message is no hello");
     if (type != WIRE_HELLO && m->header.version != peer->version)
         return la_fail(-EPROTO, "it sent a message of protocol version %u after it had agreed on %u", m->header.version, peer->version);
-    if (type != WIRE_HELLO && wire_since(m) > peer->version)
+    if (type != WIRE_HELLO && record_since(m) > peer->version)
         return la_fail(-EPROTO, "it sent a request of type %u or a field of it, which protocol version %u has not", type, peer->version);
     return 0;
 }

@@ -76,3 +76,20 @@ bool record_get_event(const struct wire_tlv *tlv, struct shms_event *ret)
     ret->heir[sizeof(ret->heir) - 1] = '\0';
     return true;
 }
+
+/* A limit of huge pages: an older daemon would read the rest of the record, and say that all is done. */
+static bool limits_huge_pages(const struct wire_message *m)
+{
+    struct shms_quota quota;
+    struct wire_tlv tlv;
+
+    return wire_find(m, TLV_QUOTA, &tlv) && record_get_quota(&tlv, &quota) && quota.max_huge != 0;
+}
+
+unsigned record_since(const struct wire_message *m)
+{
+    unsigned since = wire_type_since(m->header.type);
+    struct wire_tlv tlv;
+
+    return wire_find(m, TLV_PAGE_SIZE, &tlv) || limits_huge_pages(m) ? MAX(since, (unsigned)WIRE_HUGE_SINCE) : since;
+}

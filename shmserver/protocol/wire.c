@@ -98,14 +98,6 @@ int wire_check(const struct wire_message *m, size_t received, size_t n_fds)
     return 0;
 }
 
-unsigned wire_since(const struct wire_message *m)
-{
-    unsigned since = wire_type_since(m->header.type);
-    struct wire_tlv tlv;
-
-    return wire_find(m, TLV_PAGE_SIZE, &tlv) ? MAX(since, (unsigned)WIRE_HUGE_SINCE) : since;
-}
-
 unsigned wire_unknown_critical(const struct wire_message *m)
 {
     struct wire_tlv tlv;

@@ -121,9 +121,6 @@ static inline unsigned wire_type_since(unsigned type)
 /* The same for heaps of huge pages: who has agreed on an older version does not see them. */
 enum { WIRE_HUGE_SINCE = 4 };
 
-/* The first version that has all of this message. */
-unsigned wire_since(const struct wire_message *m);
-
 /* An empty message. */
 void wire_begin(struct wire_message *m, enum wire_type type, uint32_t flags, uint64_t sequence);
 

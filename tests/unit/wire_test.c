@@ -181,20 +181,6 @@ static void random_bytes_that_pass_can_be_walked(void **state)
     assert_true(passed > 1000);
 }
 
-static void field_of_a_later_version_makes_its_message_one(void **state)
-{
-    struct wire_message m;
-
-    (void)state;
-    wire_begin(&m, WIRE_CREATE, 0, 0);
-    wire_put_u64(&m, TLV_SIZE, TLV_CRITICAL, 1);
-    assert_int_equal(wire_since(&m), 1);
-    wire_put_u64(&m, TLV_PAGE_SIZE, TLV_CRITICAL, 2 << 20);
-    assert_int_equal(wire_since(&m), 4);
-    wire_begin(&m, WIRE_QUOTA, 0, 0);
-    assert_int_equal(wire_since(&m), 2);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,7 +190,6 @@ int main(void)
         cmocka_unit_test(malformed_messages_are_refused_with_the_reason),
         cmocka_unit_test(numbers_and_texts_of_the_wrong_length_are_not_read),
         cmocka_unit_test(unknown_field_counts_only_if_it_is_critical),
-        cmocka_unit_test(field_of_a_later_version_makes_its_message_one),
         cmocka_unit_test(random_bytes_that_pass_can_be_walked),
     };
 
