@@ -70,7 +70,7 @@ const char *os_pool_explain(size_t page, uint64_t bytes, char text[POOL_TEXT_SIZ
         la_format(text, POOL_TEXT_SIZE, "this machine has no pool of pages of %zu %s", number, unit);
         return text;
     }
-    length = la_format(text, POOL_TEXT_SIZE, "%zu pages of %zu %s needed, %zu of %zu free: ", needed, number, unit, free, all);
+    length = la_format(text, POOL_TEXT_SIZE, "%zu page%s of %zu %s needed, %zu of %zu free: ", needed, needed == 1 ? "" : "s", number, unit, free, all);
     if (free >= needed)
         la_format(text + length, POOL_TEXT_SIZE - length, "try again, or see the control group's limit (hugetlb)");
     else if (is_default(page))

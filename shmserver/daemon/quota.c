@@ -125,7 +125,7 @@ static int check_heap(const struct quota_usage *has, const struct quota_limits *
         return la_fail(-EDQUOT, "user %u has heaps of %lu bytes; %lu more are above the limit of %lu: see shms quota (shmserver --max-bytes)",
                        has->uid, (unsigned long)has->bytes, (unsigned long)bytes, (unsigned long)may->bytes);
     if (huge && !fits(has->huge, bytes, may->huge))
-        return la_fail(-EDQUOT, "user %u has heaps of huge pages of %lu bytes; %lu more are above the limit of %lu: see shms quota (shmserver --max-huge)",
+        return la_fail(-EDQUOT, "user %u has %lu bytes of heaps of huge pages; %lu more are above the limit of %lu: see shms quota (shmserver --max-huge)",
                        has->uid, (unsigned long)has->huge, (unsigned long)bytes, (unsigned long)may->huge);
     return 0;
 }

@@ -193,7 +193,7 @@ static void create_without_pages(void *arg)
     (void)arg;
     snprintf(remedy, sizeof(remedy), "0 of %ld free: sysctl vm.nr_hugepages=%ld", pool_number("nr_hugepages"), pool_number("nr_hugepages") + 1);
     CHECK(la_heap_format(fd, 64 * MEBI, 0x410000000000, "huge") == -ENOSPC);
-    CHECK(strstr(la_last_error(), "1 pages of 2 MiB needed") && strstr(la_last_error(), remedy));
+    CHECK(strstr(la_last_error(), "1 page of 2 MiB needed") && strstr(la_last_error(), remedy));
     close(taken);
 }
 
@@ -255,7 +255,7 @@ static void pool_is_emptied(void *arg)
     CHECK(la_last_error_code() == -ENOSPC);
     /* What it has, it can give: up to the last slice. */
     n = fill(heap, 3000, &list);
-    CHECK(n > 500 && strstr(la_last_error(), "1 pages of 2 MiB needed"));
+    CHECK(n > 500 && strstr(la_last_error(), "1 page of 2 MiB needed"));
     CHECK(info_of(heap).committed == committed && is_all(block, 100000, 'b'));
     CHECK(la_heap_fsck(heap, NULL, NULL, NULL) == 0);
     free_all(list);
@@ -363,7 +363,7 @@ static void use_gigantic_pages(void *arg)
     /* All macro blocks of the first page, and none beyond. */
     while (n < 600 && (blocks[n] = la_heap_alloc(heap, 2 * MEBI)) != NULL)
         *blocks[n++] = 1;
-    CHECK(n > 500 && n < 512 && strstr(la_last_error(), "1 pages of 1 GiB needed, 0 of "));
+    CHECK(n > 500 && n < 512 && strstr(la_last_error(), "1 page of 1 GiB needed, 0 of "));
     /* The page is shared with the tables and all blocks: nothing of it may go back when a request is refused. */
     CHECK(!la_heap_alloc(heap, 300 * MEBI) && !la_heap_alloc(heap, GIBI + 300 * MEBI));
     CHECK(is_all(small, 100, 's') && *blocks[0] == 1 && *blocks[n - 1] == 1 && info_of(heap).committed == GIBI);

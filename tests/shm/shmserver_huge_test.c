@@ -216,7 +216,7 @@ static void heap_that_finds_no_page_is_refused_and_leaves_nothing(void **state)
     client = connect_or_fail();
     taken = take_pages(0);
     assert_int_equal(shms_heap_open(client, "huge", SIZE, LA_HEAP_HUGE_2M, &heap), -ENOSPC);
-    assert_non_null(strstr(la_last_error(), "1 pages of 2 MiB needed, 0 of "));
+    assert_non_null(strstr(la_last_error(), "1 page of 2 MiB needed, 0 of "));
     assert_non_null(strstr(la_last_error(), "sysctl vm.nr_hugepages="));
     assert_int_equal(own_quota(client).huge, 0);
     assert_int_equal(shms_heap_open(client, "huge", 0, 0, &heap), -ENOENT);
@@ -226,7 +226,7 @@ static void heap_that_finds_no_page_is_refused_and_leaves_nothing(void **state)
     taken = take_pages(0);
     while (la_heap_alloc(heap, 1 << 20))
         ;
-    assert_non_null(strstr(la_last_error(), "pages of 2 MiB needed, 0 of "));
+    assert_non_null(strstr(la_last_error(), "page of 2 MiB needed, 0 of "));
     close(taken);
     assert_non_null(la_heap_alloc(heap, 1 << 20));
     assert_int_equal(shms_heap_close(client, heap), 0);
