@@ -38,6 +38,9 @@ int seg_file_acquire(struct seg_segment *s, struct la_range range)
     int r = pool && s->capabilities & SEG_PLACED ? populate(s, range)
                                                  : os_commit_file(s->fd, offset_of(s, range), range.size, pool || s->on_disk);
 
+    /* hugetlbfs keeps what it has allocated of a request that it then refuses. */
+    if (r == -ENOSPC && pool)
+        seg_file_release(s, range);
     if (r == -ENOMEM)
         return la_fail(-ENOSPC, "segment \"%s\": %zu bytes are more than the machine or this control group has left", s->name, range.size);
     if (r == -ENOSPC)
