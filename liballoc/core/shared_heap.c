@@ -38,6 +38,7 @@
 #include "core/source.h"
 #include "core/thread.h"
 #include "os/certificate.h"
+#include "os/headroom.h"
 #include "os/huge_pages.h"
 #include "os/os.h"
 
@@ -109,7 +110,8 @@ static int write_header(int fd, const struct heap_header *h, size_t page)
 /* Whatever is touched without a claim is committed here: a full /dev/shm or an empty pool is an error now, not SIGBUS later. */
 static int commit_header(int fd, uint64_t size, size_t page)
 {
-    int r = fallocate(fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
+    /* As if from a pool: so little is not worth a look at the headroom. */
+    int r = os_commit_file(fd, 0, size, true);
     char text[POOL_TEXT_SIZE];
 
     if (r == -ENOSPC && page > os_page_size())

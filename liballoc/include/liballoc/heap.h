@@ -67,7 +67,7 @@ enum la_heap_flags {
      */
     LA_HEAP_DUMP = 1u << 3,
     /*
-     * For who creates the heap: of huge pages. What la_heap_info() calls page_size says what a heap is made of; whoever attaches to one that exists gets
+     * For who creates the heap: of huge pages (both: of 1 GiB). What la_heap_info() calls page_size says what a heap is made of; whoever attaches to one that exists gets
      * that. A macro block has its memory before it is handed out: an empty pool is NULL, or an error with the remedy, never SIGBUS.
      */
     LA_HEAP_HUGE_2M = 1u << 4,
