@@ -10,13 +10,10 @@
 
 #include "base/error.h"
 #include "base/fmt.h"
+#include "os/huge_pages.h"
 #include "os/os.h"
 #include "os/sysfile.h"
 #include "segments/numa.h"
-
-#ifndef MAP_HUGE_SHIFT
-#define MAP_HUGE_SHIFT 26
-#endif
 
 /* ---- address ---- */
 
@@ -123,22 +120,6 @@ size_t seg_huge_page(const struct seg_request *request)
     return request->page_size ? request->page_size : SEG_HUGE_PAGE;
 }
 
-unsigned seg_huge_flags(size_t page)
-{
-    return (unsigned)__builtin_ctzl(page) << MAP_HUGE_SHIFT;
-}
-
-/* 0: there is no such pool. */
-static size_t pool_number(size_t page, const char *name)
-{
-    char path[96];
-    size_t number;
-
-    la_format(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s", page / KiB, name);
-    number = os_read_number(path);
-    return number == SIZE_MAX ? 0 : number;
-}
-
 static size_t pool_number_on(unsigned node, size_t page, const char *name)
 {
     char path[96];
@@ -149,21 +130,13 @@ static size_t pool_number_on(unsigned node, size_t page, const char *name)
     return number == SIZE_MAX ? 0 : number;
 }
 
-static bool pool_exists(size_t page)
-{
-    char path[96];
-
-    la_format(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB", page / KiB);
-    return access(path, F_OK) == 0;
-}
-
 /* The sum over the nodes that @numa allows. */
 static size_t pool_sum(const struct seg_numa *numa, size_t page, const char *name)
 {
     size_t sum = 0;
 
     if (numa->mode != SEG_NUMA_BIND)
-        return pool_number(page, name);
+        return os_pool_number(page, name);
     for (uint64_t left = numa->nodes; left; left &= left - 1)
         sum += pool_number_on((unsigned)__builtin_ctzll(left), page, name);
     return sum;
@@ -172,9 +145,7 @@ static size_t pool_sum(const struct seg_numa *numa, size_t page, const char *nam
 /* Some of the free ones are promised to mappings that have not touched them yet; on which node is not said. */
 static size_t pool_free(const struct seg_numa *numa, size_t page)
 {
-    size_t all = pool_number(page, "free_hugepages"), promised = pool_number(page, "resv_hugepages");
-
-    return MIN(pool_sum(numa, page, "free_hugepages"), all - MIN(all, promised));
+    return MIN(pool_sum(numa, page, "free_hugepages"), os_pool_free(page));
 }
 
 size_t seg_huge_free(const struct seg_request *request)
@@ -190,7 +161,7 @@ int seg_huge_available(struct seg_segment *s, const struct seg_request *request,
     char where[48] = "", remedy[64];
     int r;
 
-    if (!is_power_of_2(page) || !pool_exists(page)) {
+    if (!is_power_of_2(page) || !os_pool_exists(page)) {
         r = seg_miss(s, request, SEG_HUGE, "pages of %zu KiB: this machine has no pool of them", page / KiB);
         return MIN(r, 0);
     }

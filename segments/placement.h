@@ -27,8 +27,6 @@ void seg_claim_name_of_process(char *name);
 size_t seg_huge_page(const struct seg_request *request);
 /* Bytes of the pool of such pages that nobody has or was promised, on the nodes that @request is bound to; 0: there is no such pool. */
 size_t seg_huge_free(const struct seg_request *request);
-/* The flag bits by which mmap() and memfd_create() are told the size of a huge page. */
-unsigned seg_huge_flags(size_t page);
 
 /*
  * Can @size bytes of huge pages be had from the pool now? Notes the miss if not. Whoever gets true must still be ready to fail.

@@ -39,6 +39,8 @@
 #include "core/thread.h"
 #include "core/trail.h"
 #include "os/certificate.h"
+#include "os/headroom.h"
+#include "os/huge_pages.h"
 #include "os/os.h"
 
 static struct la_lock table_lock = LOCK_INIT(RANK_HEAP);
@@ -96,29 +98,51 @@ int heap_check_name(const char *name)
     return 0;
 }
 
+/* Through a mapping: a file of huge pages cannot be written to. */
+static int write_header(int fd, const struct heap_header *h, size_t page)
+{
+    size_t size = align_up(sizeof(*h), page);
+    struct heap_header *to = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+    if (to == MAP_FAILED)
+        return la_fail(-errno, "cannot map the heap's header (errno %d)", errno);
+    memcpy((void *)to, h, sizeof(*h));
+    __atomic_store_n(&to->magic, HEAP_MAGIC, __ATOMIC_RELEASE);
+    munmap(to, size);
+    return 0;
+}
+
+/* Whatever is touched without a claim is committed here: a full /dev/shm or an empty pool is an error now, not SIGBUS later. */
+static int commit_header(int fd, uint64_t size, size_t page)
+{
+    /* As if from a pool: so little is not worth a look at the headroom. */
+    int r = os_commit_file(fd, 0, size, true);
+    char text[POOL_TEXT_SIZE];
+
+    if (r == -ENOSPC && page > os_page_size())
+        return la_fail(r, "cannot commit %lu bytes for the heap's header: %s", size, os_pool_explain(page, size, text));
+    return r < 0 ? la_fail(r, "cannot commit %lu bytes for the heap's header (errno %d): is /dev/shm full?", size, -r) : 0;
+}
+
 int la_heap_format(int fd, size_t size, uintptr_t address, const char *name)
 {
     struct heap_header h = { .layout_version = HEAP_LAYOUT_VERSION, .word_bits = 64, .layout_hash = HEAP_LAYOUT_HASH,
                              .address = address, .id = os_random() };
-    uint64_t magic = HEAP_MAGIC;
+    size_t page = os_file_page(fd), unit = MAX(page, MACRO_SIZE);
     int r = heap_check_name(name);
 
     if (r < 0)
         return r;
-    size = align_up(size, MACRO_SIZE);
+    size = align_up(size, unit);
     if (!heap_geometry(size, &h))
         return la_fail(-EINVAL, "a heap of %zu bytes: at least %zu are needed", size, LA_HEAP_MIN_SIZE);
-    if (address == 0 || address % LA_VSPACE_GRANULE)
-        return la_fail(-EINVAL, "heap address %#lx is no multiple of 2 MiB: get it from la_vspace_claim()", address);
+    if (address == 0 || address % unit)
+        return la_fail(-EINVAL, "heap address %#lx is no multiple of %zu MiB: get it from la_vspace_claim_aligned()", address, unit / MiB);
     strcpy(h.name, name);
     if (ftruncate(fd, (off_t)size) < 0)
         return la_fail(-errno, "cannot make the heap's file %zu bytes long (errno %d)", size, errno);
-    /* Whatever is touched without a claim is committed here: a full /dev/shm is an error now, not SIGBUS later. */
-    if (fallocate(fd, 0, 0, (off_t)h.trail_at) < 0)
-        return la_fail(-errno, "cannot commit %lu bytes for the heap's header (errno %d): is /dev/shm full?", h.trail_at, errno);
-    if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h) || pwrite(fd, &magic, sizeof(magic), 0) != sizeof(magic))
-        return la_fail(-EIO, "cannot write the heap's header (errno %d)", errno);
-    return 0;
+    r = commit_header(fd, h.trail_at, page);
+    return r < 0 ? r : write_header(fd, &h, page);
 }
 
 /* ---- attach ---- */
@@ -300,8 +324,8 @@ static int attach_locked(int fd, unsigned flags, struct la_heap **ret)
         close(fd);
         return la_fail(-ENOMEM, "no memory to attach heap %s", h.name);
     }
-    *heap = (struct la_heap){ .fd = fd, .flags = flags, .index = place, .serial = ++next_serial, .device = st.st_dev,
-                              .inode = st.st_ino, .lock = LOCK_INIT(RANK_THREADS),
+    *heap = (struct la_heap){ .fd = fd, .flags = flags, .index = place, .serial = ++next_serial, .page_size = os_file_page(fd),
+                              .device = st.st_dev, .inode = st.st_ino, .lock = LOCK_INIT(RANK_THREADS),
                               .recovering = LOCK_INIT(RANK_HEAP) };
     r = map_heap(heap, &h);
     if (r == 0)
@@ -395,6 +419,11 @@ int la_heap_quarantine(struct la_heap *heap, bool on)
         return -EROFS;
     atomic_store(&heap->header->quarantined, on);
     return 0;
+}
+
+bool heap_is_huge(const struct la_heap *heap)
+{
+    return heap->page_size > os_page_size();
 }
 
 bool heap_is_read_only(const struct la_heap *heap)
@@ -712,6 +741,16 @@ int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t 
     return (int)n;
 }
 
+/* A huge page may hold parts of the tables, or many macro blocks: how many there are, the kernel says. */
+static uint64_t committed_bytes(const struct la_heap *heap)
+{
+    struct stat st;
+
+    if (heap_is_huge(heap) && fstat(heap->fd, &st) == 0)
+        return (uint64_t)st.st_blocks * 512;
+    return atomic_load(&heap->header->committed) + heap->header->trail_at;
+}
+
 int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
 {
     struct heap_header *h = heap->header;
@@ -722,7 +761,8 @@ int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
     if (size < offsetof(struct la_heap_info, id) || size > 4 * sizeof(info))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct la_heap_info) before the call");
     memcpy(info.name, h->name, sizeof(info.name));
-    info.committed = atomic_load(&h->committed) + h->trail_at;
+    info.committed = committed_bytes(heap);
+    info.page_size = heap->page_size;
     info.macro_blocks = heap->macro_count;
     for (uint32_t i = 0; i < rows; i++)
         info.macro_blocks_used += owner_state(atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed)) != OWNER_NONE;

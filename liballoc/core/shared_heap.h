@@ -43,6 +43,7 @@ struct la_heap {
     unsigned process;           /* our slot */
     char *base;
     size_t size;
+    size_t page_size;           /* of the file */
     uint64_t device, inode;
     struct heap_header *header;
     struct heap_process *processes;
@@ -83,6 +84,9 @@ static inline unsigned heap_lanes(const struct la_heap *heap)
 
     return MIN(lanes, (unsigned)HEAP_LANES);
 }
+
+/* Made of huge pages. */
+bool heap_is_huge(const struct la_heap *heap);
 
 /* Attached for reading only; reported, as -EROFS. */
 bool heap_is_read_only(const struct la_heap *heap);

@@ -1,8 +1,10 @@
 /*
- * shared_named.c - heaps by name without a daemon ("embedded"): files in /dev/shm of one user.
+ * shared_named.c - heaps by name without a daemon ("embedded"): files in /dev/shm of one user, or in a hugetlbfs for those of huge pages.
  *
  * The file is made without a name and linked in place when it is a heap, so that nobody attaches half of one. POSIX shared
  * memory cannot be sealed: every process of the user is trusted not to shrink the file.
+ *
+ * A name is in one folder. Two that create it at the same moment in different ones both succeed; who attaches then gets that of small pages.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,16 +17,42 @@
 #include "base/fmt.h"
 #include "core/shared_heap.h"
 #include "os/certificate.h"
+#include "os/huge_pages.h"
 
-enum { PATH_SIZE = 160 };
+enum { PATH_SIZE = 176, HUGE_FLAGS = LA_HEAP_HUGE_2M | LA_HEAP_HUGE_1G };
 
+static const char small_pages[] = "/dev/shm";
+
+static void path_in(const char *folder, const char *name, char *path)
+{
+    la_format(path, PATH_SIZE, "%s/liballoc-%u-%s", folder, (unsigned)geteuid(), name);
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+/* Where the heap is; of one that is not there, where it would be. */
 static int path_of(const char *name, char *path)
 {
+    struct huge_mount mount;
     int r = heap_check_name(name);
 
-    if (r == 0)
-        la_format(path, PATH_SIZE, "/dev/shm/liballoc-%u-%s", (unsigned)geteuid(), name);
-    return r;
+    if (r < 0)
+        return r;
+    path_in(small_pages, name, path);
+    if (exists(path))
+        return 0;
+    for (unsigned i = 0; os_huge_mount(i, &mount); i++) {
+        path_in(mount.path, name, path);
+        if (exists(path))
+            return 0;
+    }
+    path_in(small_pages, name, path);
+    return 0;
 }
 
 static int open_existing(const char *name, const char *path, int mode)
@@ -54,20 +82,39 @@ int la_heap_attach(const char *name, unsigned flags, struct la_heap **ret)
     return fd < 0 ? fd : la_heap_attach_fd(fd, flags, ret);
 }
 
-/* A formatted heap under @path, or nothing. */
-static int make_file(const char *name, const char *path, size_t size)
+/* The folder for a new heap. Only files of hugetlbfs are of huge pages and have names. */
+static int choose_folder(unsigned flags, struct huge_mount *ret)
 {
-    CLEANUP(close_fd) int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    char link[64], claim[LA_VSPACE_NAME_MAX + 1];
+    size_t page = flags & LA_HEAP_HUGE_1G ? GiB : 2 * MiB;
+    const char *size = flags & LA_HEAP_HUGE_1G ? "1G" : "2M";
+
+    if (!(flags & HUGE_FLAGS)) {
+        *ret = (struct huge_mount){ .page = MACRO_SIZE };
+        la_format(ret->path, sizeof(ret->path), "%s", small_pages);
+        return 0;
+    }
+    for (unsigned i = 0; os_huge_mount(i, ret); i++)
+        if (ret->page == page && access(ret->path, W_OK) == 0)
+            return 0;
+    return la_fail(-ENODEV, "a heap of %s pages with a name needs a hugetlbfs that this user may write to: mount -t hugetlbfs -o "
+                            "pagesize=%s,mode=1777 none FOLDER, or let shmserver make it", size, size);
+}
+
+/* A formatted heap under @path, or nothing. */
+static int make_file(const char *name, const struct huge_mount *folder, size_t size)
+{
+    CLEANUP(close_fd) int fd = open(folder->path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char path[PATH_SIZE], link[64], claim[LA_VSPACE_NAME_MAX + 1];
     uintptr_t address;
     struct stat st;
     int r;
 
     if (fd < 0 || fstat(fd, &st) < 0)
-        return la_fail(-errno, "cannot make a file in /dev/shm (errno %d)", errno);
+        return la_fail(-errno, "cannot make a file in %s (errno %d)", folder->path, errno);
+    path_in(folder->path, name, path);
     /* With the inode: a later heap of the same name is another claim. */
     la_format(claim, sizeof(claim), "%s#%lu", path, (unsigned long)st.st_ino);
-    r = la_vspace_claim(size, claim, &address);
+    r = la_vspace_claim_aligned(size, folder->page, claim, &address);
     if (r < 0)
         return r;
     r = la_heap_format(fd, size, address, name);
@@ -82,15 +129,20 @@ static int make_file(const char *name, const char *path, size_t size)
 
 int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret)
 {
+    struct huge_mount folder;
     char path[PATH_SIZE];
     int r = path_of(name, path);
 
+    if (r == 0)
+        r = choose_folder(flags, &folder);
     if (r < 0)
         return r;
     if (size < LA_HEAP_MIN_SIZE || size > (size_t)1 << 46)
         return la_fail(-EINVAL, "heap size of %zu bytes: use %zu or more, at most 64 TiB", size, LA_HEAP_MIN_SIZE);
-    r = make_file(name, path, align_up(size, MACRO_SIZE));
-    return r < 0 ? r : la_heap_attach(name, flags, ret);
+    if (exists(path))
+        return la_fail(-EEXIST, "heap \"%s\" exists (%s): attach it, or remove it with la_heap_remove()", name, path);
+    r = make_file(name, &folder, align_up(size, MAX(folder.page, MACRO_SIZE)));
+    return r < 0 ? r : la_heap_attach(name, flags & ~(unsigned)HUGE_FLAGS, ret);
 }
 
 int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap **ret)
@@ -98,7 +150,7 @@ int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap *
     int r;
 
     do {
-        r = la_heap_attach(name, flags, ret);
+        r = la_heap_attach(name, flags & ~(unsigned)HUGE_FLAGS, ret);
         if (r != -ENOENT)
             return r;
         r = la_heap_create(name, size, flags, ret);

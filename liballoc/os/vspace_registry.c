@@ -332,10 +332,12 @@ static int collect_taken(const struct registry *reg, struct range_table *taken)
     return r == -ENOMEM ? r : 0;
 }
 
-static int choose_address(struct registry *reg, int arena, size_t size, uint64_t *ret)
+static int choose_address(struct registry *reg, int arena, size_t size, size_t alignment, uint64_t *ret)
 {
     const struct vspace_range *a = &vspace_ranges[arena];
     uint64_t next = align_down(reg->header.arenas[arena].next, LA_VSPACE_GRANULE), end = a->base + a->size;
+    /* With the guard, so that the last claim keeps one too; and with room to move up in. */
+    size_t gap = size + LA_VSPACE_GRANULE + (alignment - LA_VSPACE_GRANULE);
     struct range_table taken = { 0 };
     uintptr_t found = 0;
 
@@ -345,20 +347,19 @@ static int choose_address(struct registry *reg, int arena, size_t size, uint64_t
         range_clear(&taken);
         return la_fail(-ENOMEM, "no memory to choose an address");
     }
-    /* With the guard, so that the last claim keeps one too. */
-    if (!range_first_gap(&taken, next, end, size + LA_VSPACE_GRANULE, &found))
-        range_first_gap(&taken, a->base, end, size + LA_VSPACE_GRANULE, &found);
+    if (!range_first_gap(&taken, next, end, gap, &found))
+        range_first_gap(&taken, a->base, end, gap, &found);
     range_clear(&taken);
     if (!found)
         return la_fail(-ENOSPC, "no %zu MiB left in the %s arena: remove heaps that nobody needs", size >> 20, a->name);
-    *ret = found;
+    *ret = align_up(found, alignment);
     return 0;
 }
 
-static int claim_locked(struct registry *reg, int arena, size_t size, const char *name, uintptr_t *ret)
+static int claim_locked(struct registry *reg, int arena, size_t size, size_t alignment, const char *name, uintptr_t *ret)
 {
     struct record record = { .length = size, .created = (uint64_t)time(NULL), .id = os_random() };
-    int r = choose_address(reg, arena, size, &record.start);
+    int r = choose_address(reg, arena, size, alignment, &record.start);
 
     if (r < 0)
         return r;
@@ -372,19 +373,19 @@ static int claim_locked(struct registry *reg, int arena, size_t size, const char
     return 0;
 }
 
-static int claim_once(int arena, size_t size, const char *name, uintptr_t *ret)
+static int claim_once(int arena, size_t size, size_t alignment, const char *name, uintptr_t *ret)
 {
     struct registry reg;
     int r = open_registry(&reg);
 
     if (r < 0)
         return r;
-    r = claim_locked(&reg, arena, size, name, ret);
+    r = claim_locked(&reg, arena, size, alignment, name, ret);
     close_registry(&reg);
     return r;
 }
 
-int la_vspace_claim(size_t size, const char *name, uintptr_t *ret)
+int la_vspace_claim_aligned(size_t size, size_t alignment, const char *name, uintptr_t *ret)
 {
     int arena = vspace_default(), r;
     size_t length = name ? strlen(name) : 0;
@@ -395,14 +396,22 @@ int la_vspace_claim(size_t size, const char *name, uintptr_t *ret)
         return la_fail(-EINVAL, "the name of a claim has %zu bytes: 1 to %d are needed", length, LA_VSPACE_NAME_MAX);
     if (size == 0)
         return la_fail(-EINVAL, "claim \"%s\" of 0 bytes: ask for some", name);
-    if (size > vspace_ranges[arena].size - 2 * LA_VSPACE_GRANULE)
+    if (!is_power_of_2(alignment) || alignment > GiB)
+        return la_fail(-EINVAL, "claim \"%s\" at a multiple of %zu bytes: use a power of two, at most 1 GiB", name, alignment);
+    alignment = MAX(alignment, LA_VSPACE_GRANULE);
+    if (size > vspace_ranges[arena].size - LA_VSPACE_GRANULE - alignment)
         return la_fail(-ENOSPC, "claim \"%s\" of %zu MiB: the %s arena has %zu MiB", name, size >> 20, vspace_ranges[arena].name,
                        vspace_ranges[arena].size >> 20);
     size = align_up(size, LA_VSPACE_GRANULE);
-    r = claim_once(arena, size, name, ret);
+    r = claim_once(arena, size, alignment, name, ret);
     if (r == -ENOSPC && vspace_sweep(NULL, NULL) > 0)
-        r = claim_once(arena, size, name, ret);
+        r = claim_once(arena, size, alignment, name, ret);
     return r;
+}
+
+int la_vspace_claim(size_t size, const char *name, uintptr_t *ret)
+{
+    return la_vspace_claim_aligned(size, LA_VSPACE_GRANULE, name, ret);
 }
 
 /* ---- claiming again ---- */

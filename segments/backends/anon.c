@@ -12,13 +12,14 @@
 #include <liballoc/vspace.h>
 
 #include "base/error.h"
+#include "os/huge_pages.h"
 #include "os/os.h"
 #include "segments/placement.h"
 
 static int map_with_pages(struct seg_segment *s, const struct seg_request *request, size_t size, size_t page)
 {
     char claim[LA_VSPACE_NAME_MAX + 1];
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (page > os_page_size() ? MAP_HUGETLB | (int)seg_huge_flags(page) : 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (page > os_page_size() ? MAP_HUGETLB | (int)os_huge_flags(page) : 0);
 
     seg_claim_name_of_process(claim);
     s->page_size = page;

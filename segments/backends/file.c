@@ -4,13 +4,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <unistd.h>
-
-#include <linux/magic.h>
 
 #include "base/error.h"
 #include "os/headroom.h"
+#include "os/huge_pages.h"
 #include "os/os.h"
 #include "segments/placement.h"
 
@@ -40,6 +38,9 @@ int seg_file_acquire(struct seg_segment *s, struct la_range range)
     int r = pool && s->capabilities & SEG_PLACED ? populate(s, range)
                                                  : os_commit_file(s->fd, offset_of(s, range), range.size, pool || s->on_disk);
 
+    /* hugetlbfs keeps what it has allocated of a request that it then refuses. */
+    if (r == -ENOSPC && pool)
+        seg_file_release(s, range);
     if (r == -ENOMEM)
         return la_fail(-ENOSPC, "segment \"%s\": %zu bytes are more than the machine or this control group has left", s->name, range.size);
     if (r == -ENOSPC)
@@ -83,7 +84,6 @@ void seg_file_close(struct seg_segment *s)
 int seg_file_adopt(struct seg_segment *s, const struct seg_request *request)
 {
     struct stat st;
-    struct statfs fs;
 
     if (fstat(s->fd, &st) < 0)
         return la_fail(-errno, "segment \"%s\": cannot look at the file (errno %d)", s->name, errno);
@@ -94,6 +94,6 @@ int seg_file_adopt(struct seg_segment *s, const struct seg_request *request)
     s->size = (size_t)st.st_size;
     s->adopted = true;
     /* Not st_blksize: a tmpfs that may use transparent huge pages says 2 MiB there. */
-    s->page_size = fstatfs(s->fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (size_t)fs.f_bsize : os_page_size();
+    s->page_size = os_file_page(s->fd);
     return 0;
 }

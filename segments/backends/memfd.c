@@ -12,6 +12,7 @@
 #include <liballoc/vspace.h>
 
 #include "base/error.h"
+#include "os/huge_pages.h"
 #include "os/os.h"
 #include "segments/backends/file.h"
 #include "segments/placement.h"
@@ -36,7 +37,7 @@ static int create_file(const char *name, unsigned flags)
 static int make_file(struct seg_segment *s, size_t size, size_t page)
 {
     CLEANUP(close_fd) int fd = create_file(s->name[0] ? s->name : "segment",
-                                           page > os_page_size() ? MFD_HUGETLB | seg_huge_flags(page) : 0);
+                                           page > os_page_size() ? MFD_HUGETLB | os_huge_flags(page) : 0);
 
     if (fd < 0)
         return la_fail(fd, "memfd_create of \"%s\" failed (errno %d)", s->name, -fd);

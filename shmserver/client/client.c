@@ -14,7 +14,13 @@
 #include "shmserver/client/connection.h"
 #include "shmserver/protocol/record.h"
 
-enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY | LA_HEAP_DUMP };
+enum { LA_FLAGS = LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY | LA_HEAP_DUMP, HUGE_FLAGS = LA_HEAP_HUGE_2M | LA_HEAP_HUGE_1G };
+
+/* Of a new heap; 0: small ones. */
+static uint64_t page_size_of(unsigned flags)
+{
+    return flags & LA_HEAP_HUGE_1G ? GiB : flags & LA_HEAP_HUGE_2M ? 2 * MiB : 0;
+}
 
 /* Of the name the daemon judges; here only that it fits into a message. */
 static int put_name(struct wire_message *m, const char *name)
@@ -37,6 +43,11 @@ static void put_key(struct wire_message *m)
 
 int shms_heap_create(struct shms_client *client, const char *name, size_t size)
 {
+    return shms_heap_create_huge(client, name, size, 0);
+}
+
+int shms_heap_create_huge(struct shms_client *client, const char *name, size_t size, size_t page_size)
+{
     struct wire_message m;
     int r;
 
@@ -45,6 +56,8 @@ int shms_heap_create(struct shms_client *client, const char *name, size_t size)
     if (r < 0)
         return r;
     wire_put_u64(&m, TLV_SIZE, TLV_CRITICAL, size);
+    if (page_size)
+        wire_put_u64(&m, TLV_PAGE_SIZE, TLV_CRITICAL, page_size);
     put_key(&m);
     return connection_ask(client, &m, NULL);
 }
@@ -87,7 +100,7 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
     struct wire_message m;
     int fd = -1, r;
 
-    if (flags & ~(unsigned)(LA_FLAGS | SHMS_CREATE_ONLY))
+    if (flags & ~(unsigned)(LA_FLAGS | HUGE_FLAGS | SHMS_CREATE_ONLY))
         return la_fail(-EINVAL, "shms_heap_open() flags %#x are unknown", flags);
     if ((flags & SHMS_CREATE_ONLY) && size == 0)
         return la_fail(-EINVAL, "SHMS_CREATE_ONLY needs the size of the new heap");
@@ -99,6 +112,8 @@ int shms_heap_open(struct shms_client *client, const char *name, size_t size, un
         return r;
     if (size > 0) {
         wire_put_u64(&m, TLV_SIZE, TLV_CRITICAL, size);
+        if (page_size_of(flags))
+            wire_put_u64(&m, TLV_PAGE_SIZE, TLV_CRITICAL, page_size_of(flags));
         put_key(&m);
     }
     if (flags & SHMS_CREATE_ONLY)

@@ -28,6 +28,7 @@
 #include "base/error.h"
 #include "base/fmt.h"
 #include "shmserver/protocol/fdpass.h"
+#include "shmserver/protocol/record.h"
 #include "shmserver/protocol/socket_path.h"
 
 /* A daemon answers in microseconds; this is for one that is stopped. */
@@ -153,7 +154,7 @@ static int ask_once(struct shms_client *client, struct wire_message *m, int fd, 
     set->count = 0;
     if (client->fd < 0)
         return la_fail(-ENOTCONN, "the connection to shmserver at %s has failed before", client->path);
-    if (wire_type_since(m->header.type) > client->version)
+    if (record_since(m) > client->version)
         return la_fail(-EOPNOTSUPP, "shmserver at %s speaks protocol version %u, which has no request of this kind: run a newer one", client->path,
                        client->version);
     m->header.version = client->version;

@@ -37,6 +37,19 @@ bool call_get_u32(const struct call *call, enum wire_tlv_type type, uint32_t *re
     return value <= UINT32_MAX;
 }
 
+bool call_sees(const struct call *call, const struct segment *segment)
+{
+    return call->peer->version >= WIRE_HUGE_SINCE || !memfile_is_huge(&segment->file);
+}
+
+static int check_sees(const struct call *call, const struct segment *segment)
+{
+    if (call_sees(call, segment))
+        return 0;
+    return la_fail(-EOPNOTSUPP, "heap %s is of huge pages, which protocol version %u has not: use the library of shmserver %s", segment->name,
+                   call->peer->version, SERVER_VERSION);
+}
+
 int call_get_segment(const struct call *call, struct segment **ret)
 {
     char name[LA_HEAP_NAME_MAX + 1];
@@ -45,7 +58,7 @@ int call_get_segment(const struct call *call, struct segment **ret)
     if (r < 0)
         return r;
     *ret = registry_find(call->registry, name);
-    return *ret ? 0 : -ENOENT;
+    return *ret ? check_sees(call, *ret) : -ENOENT;
 }
 
 bool call_may(const struct call *call, const struct segment *segment, enum acl_right right)
@@ -107,15 +120,16 @@ static int check_memory(const struct call *call, uid_t owner)
 
 static int create_segment(const struct call *call, const char *name, struct segment **ret)
 {
-    uint64_t size, key = 0;
+    uint64_t size, page_size = 0, key = 0;
     int r;
 
     if (!wire_get_u64(call->request, TLV_SIZE, &size))
         return la_fail(-EINVAL, "the request says no size of the heap");
+    wire_get_u64(call->request, TLV_PAGE_SIZE, &page_size);
     wire_get_u64(call->request, TLV_KEY, &key);
     r = check_memory(call, call->peer->id.uid);
     if (r == 0)
-        r = registry_create(call->registry, name, size, key, call->peer->id.uid, call->peer->id.gid, ret);
+        r = registry_create(call->registry, name, size, page_size, key, call->peer->id.uid, call->peer->id.gid, ret);
     if (r == 0)
         call_tell(call, SHMS_EVENT_CREATED, *ret);
     if (r == 0)
@@ -150,7 +164,7 @@ static int find_or_create(const struct call *call, struct segment **ret)
     if (!exclusive) {
         *ret = registry_find(call->registry, name);
         if (*ret)
-            return 0;
+            return check_sees(call, *ret);
     }
     if (exclusive && !size)
         return la_fail(-EINVAL, "a heap that must be new needs a size");
@@ -286,7 +300,7 @@ static int list(struct call *call)
         }
         after = segment->serial;
         /* One that cannot be looked into is logged, and does not hide the others. */
-        if (!segment->removed && call_may(call, segment, ACL_READ) && view_describe(segment, &heap) == 0)
+        if (!segment->removed && call_sees(call, segment) && call_may(call, segment, ACL_READ) && view_describe(segment, &heap) == 0)
             record_put_heap(call->reply, &heap);
     }
     return 0;
@@ -374,7 +388,7 @@ static void put_other_peers(struct call *call, uint64_t *cursor)
             continue;
         if (segment)
             process.state = SHMS_READING;
-        if (segment && call_may(call, segment, ACL_READ))
+        if (segment && call_sees(call, segment) && call_may(call, segment, ACL_READ))
             memcpy(process.heap, segment->name, sizeof(process.heap));
         memcpy(process.command, peer->id.command, sizeof(process.command));
         if (!put_process(call, &process, cursor, at))
@@ -401,7 +415,7 @@ static int processes(struct call *call)
         serial = cursor >> CURSOR_SLOT_BITS;
         for (segment = registry_after(call->registry, serial ? serial - 1 : 0); segment;
              segment = registry_after(call->registry, segment->serial))
-            if (call_may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
+            if (call_sees(call, segment) && call_may(call, segment, ACL_READ) && !put_processes_of(call, segment, &cursor))
                 return 0;
     }
     put_other_peers(call, &cursor);
@@ -428,8 +442,8 @@ static int check_state(const struct peer *peer, const struct wire_message *m)
         return la_fail(-EPROTO, "its first message is no hello");
     if (type != WIRE_HELLO && m->header.version != peer->version)
         return la_fail(-EPROTO, "it sent a message of protocol version %u after it had agreed on %u", m->header.version, peer->version);
-    if (type != WIRE_HELLO && wire_type_since(type) > peer->version)
-        return la_fail(-EPROTO, "it sent a request of type %u, which protocol version %u has not", type, peer->version);
+    if (type != WIRE_HELLO && record_since(m) > peer->version)
+        return la_fail(-EPROTO, "it sent a request of type %u or a field of it, which protocol version %u has not", type, peer->version);
     return 0;
 }
 

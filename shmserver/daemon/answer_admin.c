@@ -81,7 +81,7 @@ static int write_down_limits(struct registry *registry, uid_t uid, const struct 
 {
     const struct state_record record = { .kind = STATE_LIMITS, .id = uid, .clients = limits->clients, .heaps = limits->heaps,
                                          .requests = limits->requests, .bytes = limits->bytes,
-                                         .committed = limits->committed };
+                                         .committed = limits->committed, .huge = limits->huge + 1 };
 
     return registry->state ? state_put(registry->state, &record) : 0;
 }
@@ -105,6 +105,8 @@ static int set_quota(const struct call *call, const struct shms_quota *wanted)
         limits.requests = wanted->max_requests;
     if (wanted->max_committed != 0)
         limits.committed = wanted->max_committed;
+    if (wanted->max_huge != 0)
+        limits.huge = wanted->max_huge == SHMS_NO_HUGE ? 0 : wanted->max_huge;
     r = write_down_limits(call->registry, wanted->uid, &limits);
     if (r < 0)
         return r;
@@ -123,7 +125,8 @@ static int list_quotas(struct call *call)
     while (after <= UINT32_MAX && quota_next(call->registry->quota, (uid_t)after, &usage)) {
         struct shms_quota record = { .struct_size = sizeof(record), .uid = usage.uid, .clients = usage.clients, .heaps = usage.heaps,
             .bytes = usage.bytes, .max_clients = usage.limits.clients, .max_heaps = usage.limits.heaps, .max_bytes = usage.limits.bytes,
-            .max_requests = usage.limits.requests, .refused = usage.refused, .delayed = usage.delayed, .max_committed = usage.limits.committed };
+            .max_requests = usage.limits.requests, .refused = usage.refused, .delayed = usage.delayed, .max_committed = usage.limits.committed,
+            .huge = usage.huge, .max_huge = usage.limits.huge };
 
         if (!call_has_room(call, sizeof(record))) {
             wire_put_u64(call->reply, TLV_NEXT, 0, after);

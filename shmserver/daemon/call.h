@@ -23,6 +23,9 @@ int call_get_segment(const struct call *call, struct segment **ret);
 /* Leaves *ret alone when the field is not there. false: it is too large. */
 bool call_get_u32(const struct call *call, enum wire_tlv_type type, uint32_t *ret);
 
+/* Not what the version of the protocol that the caller speaks has not: heaps of huge pages. */
+bool call_sees(const struct call *call, const struct segment *segment);
+
 bool call_may(const struct call *call, const struct segment *segment, enum acl_right right);
 /* Return: 0, -EACCES. */
 int call_check_right(const struct call *call, const struct segment *segment, enum acl_right right);

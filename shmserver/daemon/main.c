@@ -32,7 +32,7 @@ struct options {
 };
 
 enum { OPTION_GROUP = 256, OPTION_CLIENTS, OPTION_CLIENTS_TOTAL, OPTION_HEAPS, OPTION_HEAPS_TOTAL, OPTION_BYTES, OPTION_REQUESTS,
-       OPTION_COMMITTED, OPTION_OVER,
+       OPTION_COMMITTED, OPTION_OVER, OPTION_HUGE,
        OPTION_KEEPER, OPTION_NO_KEEPER, OPTION_KEPT_BY };
 
 static const struct argp_option argp_options[] = {
@@ -45,6 +45,7 @@ static const struct argp_option argp_options[] = {
     { "max-heaps", OPTION_HEAPS, "N", 0, "Heaps per user (64)", 1 },
     { "max-heaps-total", OPTION_HEAPS_TOTAL, "N", 0, "Heaps of all users (256)", 1 },
     { "max-bytes", OPTION_BYTES, "SIZE", 0, "Sum of the sizes of a user's heaps (1T)", 1 },
+    { "max-huge", OPTION_HUGE, "SIZE", 0, "Sum of the sizes of a user's heaps of huge pages; 0: he may have none (no limit but --max-bytes)", 1 },
     { "max-committed", OPTION_COMMITTED, "SIZE", 0, "Memory behind a user's heaps, above which he is told of (no limit)", 1 },
     { "over-committed", OPTION_OVER, "WHAT", 0, "What happens to him above it: tell (an event, no more), kick or kill", 1 },
     { "max-requests", OPTION_REQUESTS, "N", 0, "Requests per second of a user; more wait (2000)", 1 },
@@ -150,6 +151,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case OPTION_BYTES:
         options->server.limits.bytes = parse_bytes(state, arg);
+        break;
+    case OPTION_HUGE:
+        options->server.limits.huge = strcmp(arg, "0") == 0 ? 0 : parse_bytes(state, arg);
         break;
     case OPTION_COMMITTED:
         options->server.limits.committed = parse_bytes(state, arg);
@@ -347,7 +351,8 @@ int main(int argc, char **argv)
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
         .doc = "Keeps heaps that processes share, hands them out by name, and frees what a dead process held." };
     struct options options = { .log = LOG_INFO,
-        .server = { .limits = { .clients = 256, .heaps = 64, .bytes = (uint64_t)1 << 40, .requests = 2000, .committed = UINT64_MAX },
+        .server = { .limits = { .clients = 256, .heaps = 64, .bytes = (uint64_t)1 << 40, .huge = UINT64_MAX, .requests = 2000,
+                                .committed = UINT64_MAX },
                     .max_peers = 1024, .max_segments = 256 } };
     static char program[PATH_MAX];
     int report = -1;

@@ -6,7 +6,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
+
+#include <linux/magic.h>
 
 #include <liballoc/heap.h>
 #include <liballoc/vspace.h>
@@ -17,7 +20,7 @@
 #define MFD_NOEXEC_SEAL 0x0008U     /* Linux 6.3; includes MFD_ALLOW_SEALING */
 #endif
 
-enum { LABEL_SIZE = 200, HOLDER_SIZE = 64 };
+enum { LABEL_SIZE = 200, HOLDER_SIZE = 64, HUGE_SHIFT = 26 };   /* the last: MFD_HUGE_SHIFT, which old headers lack */
 _Static_assert(LABEL_SIZE <= 249, "memfd_create() takes so much");
 
 /* Name, owner, group, address: for a daemon that knows nothing but the file. */
@@ -26,15 +29,32 @@ static void write_label(const struct memfile_label *label, uintptr_t address, ch
     snprintf(ret, LABEL_SIZE, "liballoc:%s:%u:%u:%lx", label->name, label->owner, label->group, (unsigned long)address);
 }
 
-static int open_memfd(const struct memfile_label *label, uintptr_t address)
+/* By the kernel's word: what is in the file may be anybody's. */
+static uint64_t page_size_of(int fd)
 {
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+bool memfile_is_huge(const struct memfile *file)
+{
+    return file->page_size > (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static int open_memfd(const struct memfile_label *label, uintptr_t address, uint64_t page_size)
+{
+    unsigned flags = MFD_CLOEXEC | (page_size ? MFD_HUGETLB | (unsigned)__builtin_ctzll(page_size) << HUGE_SHIFT : 0);
     char text[LABEL_SIZE];
     int fd;
 
     write_label(label, address, text);
-    fd = memfd_create(text, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    fd = memfd_create(text, flags | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL)
-        fd = memfd_create(text, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = memfd_create(text, flags | MFD_ALLOW_SEALING);
+    if (fd < 0 && page_size && (errno == ENODEV || errno == EINVAL))
+        return la_fail(-EINVAL, "this machine has no pages of %lu KiB for heap %s: /sys/kernel/mm/hugepages has a folder for each size",
+                       (unsigned long)page_size >> 10, label->name);
     if (fd < 0)
         return la_fail(-errno, "cannot make a memory file for heap %s (errno %d)", label->name, errno);
     /* A memfd is born open to all: another user could open a read-only descriptor again for writing. */
@@ -62,17 +82,17 @@ static void name_holder(int fd, char holder[HOLDER_SIZE])
 }
 
 /* An address of our own for as long as we live; the file, which knows it from its birth on, takes the claim over. */
-static int claim_address(uint64_t size, uintptr_t *ret)
+static int claim_address(uint64_t size, uint64_t page_size, uintptr_t *ret)
 {
     char holder[HOLDER_SIZE];
 
     snprintf(holder, sizeof(holder), "/proc/%d/exe", getpid());
-    return la_vspace_claim(size, holder, ret);
+    return la_vspace_claim_aligned(size, MAX(page_size, LA_VSPACE_GRANULE), holder, ret);
 }
 
-static int make_file(const struct memfile_label *label, uint64_t size, uintptr_t address)
+static int make_file(const struct memfile_label *label, uint64_t size, uint64_t page_size, uintptr_t address)
 {
-    CLEANUP(close_fd) int fd = open_memfd(label, address);
+    CLEANUP(close_fd) int fd = open_memfd(label, address, page_size);
     char holder[HOLDER_SIZE];
     int r;
 
@@ -85,23 +105,34 @@ static int make_file(const struct memfile_label *label, uint64_t size, uintptr_t
     return r < 0 ? r : steal_fd(&fd);
 }
 
-int memfile_create(const struct memfile_label *label, uint64_t size, struct memfile *ret)
+int memfile_round(uint64_t size, uint64_t page_size, uint64_t *ret)
+{
+    const uint64_t unit = MAX(page_size, LA_VSPACE_GRANULE);
+
+    if (page_size && (!is_power_of_2(page_size) || page_size <= (uint64_t)sysconf(_SC_PAGESIZE) || page_size > GiB))
+        return la_fail(-EINVAL, "%lu bytes are no size of a huge page: use 2 MiB or 1 GiB", (unsigned long)page_size);
+    *ret = size > UINT64_MAX - unit ? UINT64_MAX : align_up(size, unit);
+    return 0;
+}
+
+int memfile_create(const struct memfile_label *label, uint64_t size, uint64_t page_size, struct memfile *ret)
 {
     uintptr_t address;
     int fd, r;
 
     if (size < LA_HEAP_MIN_SIZE || size > (uint64_t)1 << 46)
         return la_fail(-EINVAL, "heap size of %lu bytes: use %zu or more, at most 64 TiB", (unsigned long)size, LA_HEAP_MIN_SIZE);
-    size = align_up(size, LA_VSPACE_GRANULE);
-    r = claim_address(size, &address);
+    r = memfile_round(size, page_size, &size);
+    if (r == 0)
+        r = claim_address(size, page_size, &address);
     if (r < 0)
         return r;
-    fd = make_file(label, size, address);
+    fd = make_file(label, size, page_size, address);
     if (fd < 0) {
         la_vspace_unclaim(address);
         return fd;
     }
-    *ret = (struct memfile){ .fd = fd, .size = size, .address = address };
+    *ret = (struct memfile){ .fd = fd, .size = size, .page_size = page_size_of(fd), .address = address };
     return 0;
 }
 
@@ -136,15 +167,20 @@ static bool read_label(int fd, struct memfile_label *label, uintptr_t *address)
     return true;
 }
 
-int memfile_examine(int fd, struct memfile_label *label, uint64_t *size, uintptr_t *address)
+int memfile_examine(int fd, struct memfile_label *label, struct memfile *ret)
 {
-    struct stat st;
     struct memfile file = { .fd = fd };
+    struct stat st;
 
-    if (!is_made_by_us(fd, &st) || !read_label(fd, label, address))
+    if (!is_made_by_us(fd, &st) || !read_label(fd, label, &file.address))
         return la_fail(-EPERM, "the descriptor is not that of a heap which a shmserver of user %u has made", geteuid());
-    *size = (uint64_t)st.st_size;
-    return memfile_reopen(&file, memfile_is_sealed(&file));
+    file.fd = memfile_reopen(&file, memfile_is_sealed(&file));
+    if (file.fd < 0)
+        return file.fd;
+    file.size = (uint64_t)st.st_size;
+    file.page_size = page_size_of(fd);
+    *ret = file;
+    return 0;
 }
 
 bool memfile_is(const struct memfile *file, int fd)
@@ -169,7 +205,7 @@ int memfile_adopt(int fd, uint64_t size, uintptr_t address, struct memfile *ret)
         close_fd(&fd);
         return r;
     }
-    *ret = (struct memfile){ .fd = fd, .size = size, .address = address };
+    *ret = (struct memfile){ .fd = fd, .size = size, .page_size = page_size_of(fd), .address = address };
     return 0;
 }
 

@@ -17,6 +17,7 @@
 struct memfile {
     int fd;
     uint64_t size;              /* rounded up */
+    uint64_t page_size;
     uintptr_t address;          /* claimed */
 };
 
@@ -27,8 +28,14 @@ struct memfile_label {
     gid_t group;
 };
 
-/* A new heap of @size bytes. Return: 0, -EINVAL (name, size), -ENOSPC, ... with the reason in la_last_error(). */
-int memfile_create(const struct memfile_label *label, uint64_t size, struct memfile *ret);
+/* Not of the machine's small pages. */
+bool memfile_is_huge(const struct memfile *file);
+
+/* What a heap of @size bytes takes: whole granules, and whole pages. @page_size: 0: small ones. Return: 0, -EINVAL (no huge page has that size). */
+int memfile_round(uint64_t size, uint64_t page_size, uint64_t *ret);
+
+/* A new heap of @size bytes, as memfile_round() says. Return: 0, -EINVAL (name, size, pages), -ENOSPC, ... with the reason in la_last_error(). */
+int memfile_create(const struct memfile_label *label, uint64_t size, uint64_t page_size, struct memfile *ret);
 
 /*
  * Take over the file of a heap that an earlier daemon has made; its address and size are known from the daemon's own books. Takes @fd, also on
@@ -40,9 +47,9 @@ int memfile_adopt(int fd, uint64_t size, uintptr_t address, struct memfile *ret)
  * Look at a descriptor that somebody has sent: is it the file of a heap that a daemon of our user has made? The kernel says so: the file is our
  * user's, closed to others, has no name, and is sealed as ours are; a process of another user cannot make such a file. What the label says can then be
  * believed. What is in the file cannot: he may have written into it.
- * Return: an own descriptor of it (for reading only if the file is sealed), -EPERM (it is no such file), ...
+ * Return: 0, with an own descriptor of it in @ret (for reading only if the file is sealed), -EPERM (it is no such file), ...
  */
-int memfile_examine(int fd, struct memfile_label *label, uint64_t *size, uintptr_t *address);
+int memfile_examine(int fd, struct memfile_label *label, struct memfile *ret);
 
 /* Is @fd this file? */
 bool memfile_is(const struct memfile *file, int fd);

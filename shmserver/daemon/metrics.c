@@ -26,6 +26,7 @@ static const struct family {
 #define FIELD(field) offsetof(struct shms_heap, field), sizeof(((struct shms_heap *)0)->field)
     { "shmserver_heap_size_bytes", "gauge", "bytes", "Size of the heap, used or not.", FIELD(size) },
     { "shmserver_heap_committed_bytes", "gauge", "bytes", "Memory behind it.", FIELD(committed) },
+    { "shmserver_heap_page_size_bytes", "gauge", "bytes", "Size of its pages.", FIELD(page_size) },
     { "shmserver_heap_macro_blocks_used", "gauge", NULL, "Macro blocks of 2 MiB in use.", FIELD(macro_blocks_used) },
     { "shmserver_heap_processes", "gauge", NULL, "Processes attached for writing.", FIELD(processes) },
     { "shmserver_heap_lanes", "gauge", NULL, "Threads that work in it.", FIELD(lanes) },
@@ -91,6 +92,11 @@ static uint64_t bytes_of(const struct quota_usage *usage)
     return usage->bytes;
 }
 
+static uint64_t huge_of(const struct quota_usage *usage)
+{
+    return usage->huge;
+}
+
 static uint64_t refused_of(const struct quota_usage *usage)
 {
     return usage->refused;
@@ -105,6 +111,7 @@ static void print_users(FILE *out, struct quota *quota)
 {
     print_user_family(out, quota, "shmserver_user_connections", "gauge", NULL, "Connections of a user.", clients_of);
     print_user_family(out, quota, "shmserver_user_heap_bytes", "gauge", "bytes", "Sizes of a user's heaps, used or not.", bytes_of);
+    print_user_family(out, quota, "shmserver_user_huge_bytes", "gauge", "bytes", "Of them, those of heaps of huge pages.", huge_of);
     print_user_family(out, quota, "shmserver_user_refusals", "counter", NULL, "Connections and heaps refused for a limit.", refused_of);
     print_user_family(out, quota, "shmserver_user_delays", "counter", NULL, "Requests that waited for their turn.", delayed_of);
 }

@@ -110,50 +110,63 @@ void quota_give_client(struct quota *quota, uid_t uid)
     forget_if_empty(user);
 }
 
-static int check_heap(const struct quota_usage *has, const struct quota_limits *may, uint64_t bytes)
+/* A limit that was lowered may be below what he has. */
+static bool fits(uint64_t has, uint64_t more, uint64_t limit)
+{
+    return has <= limit && more <= limit - has;
+}
+
+static int check_heap(const struct quota_usage *has, const struct quota_limits *may, uint64_t bytes, bool huge)
 {
     if (has->heaps >= may->heaps)
         return la_fail(-EDQUOT, "user %u has %u heaps, which is the limit: remove some, or see shms quota (shmserver --max-heaps)", has->uid,
                        has->heaps);
-    /* A limit that was lowered may be below what he has. */
-    if (has->bytes > may->bytes || bytes > may->bytes - has->bytes)
+    if (!fits(has->bytes, bytes, may->bytes))
         return la_fail(-EDQUOT, "user %u has heaps of %lu bytes; %lu more are above the limit of %lu: see shms quota (shmserver --max-bytes)",
                        has->uid, (unsigned long)has->bytes, (unsigned long)bytes, (unsigned long)may->bytes);
+    if (huge && !fits(has->huge, bytes, may->huge))
+        return la_fail(-EDQUOT, "user %u has %lu bytes of heaps of huge pages; %lu more are above the limit of %lu: see shms quota (shmserver --max-huge)",
+                       has->uid, (unsigned long)has->huge, (unsigned long)bytes, (unsigned long)may->huge);
     return 0;
 }
 
-int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes)
+static void count_heap(struct quota_usage *has, uint64_t bytes, bool huge)
+{
+    has->heaps++;
+    has->bytes += bytes;
+    has->huge += huge ? bytes : 0;
+}
+
+int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes, bool huge)
 {
     struct quota_user *user = find_or_make(quota, uid);
-    int r = user ? check_heap(&user->usage, limits_of(quota, user), bytes) : -ENOMEM;
+    int r = user ? check_heap(&user->usage, limits_of(quota, user), bytes, huge) : -ENOMEM;
 
-    if (r == 0) {
-        user->usage.heaps++;
-        user->usage.bytes += bytes;
-    } else if (user) {
+    if (r == 0)
+        count_heap(&user->usage, bytes, huge);
+    else if (user)
         user->usage.refused++;
-    }
     return r;
 }
 
-int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes)
+int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes, bool huge)
 {
     struct quota_user *user = find_or_make(quota, uid);
 
     if (!user)
         return -ENOMEM;
-    user->usage.heaps++;
-    user->usage.bytes += bytes;
+    count_heap(&user->usage, bytes, huge);
     return 0;
 }
 
-void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes)
+void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes, bool huge)
 {
     struct quota_user *user = find(quota, uid);
 
-    assert(user && user->usage.heaps > 0 && user->usage.bytes >= bytes);
+    assert(user && user->usage.heaps > 0 && user->usage.bytes >= bytes && (!huge || user->usage.huge >= bytes));
     user->usage.heaps--;
     user->usage.bytes -= bytes;
+    user->usage.huge -= huge ? bytes : 0;
     forget_if_empty(user);
 }
 

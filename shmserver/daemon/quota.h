@@ -1,7 +1,8 @@
 /*
- * quota.h - what each user may have of the daemon: connections, heaps, bytes of heaps, requests per second.
+ * quota.h - what each user may have of the daemon: connections, heaps, bytes of heaps and those in huge pages, requests per second.
  *
- * The size of a heap counts in full, used or not: it is what binds a writer. A refusal is la_fail() with the limit in it. Requests are not
+ * The size of a heap counts in full, used or not: it is what binds a writer. That of a heap of huge pages counts twice: as bytes, and against the
+ * limit for these. A refusal is la_fail() with the limit in it. Requests are not
  * refused but delayed: a client cannot do anything about a refusal but ask again.
  */
 #ifndef DAEMON_QUOTA_H
@@ -16,6 +17,7 @@ struct quota_limits {
     unsigned clients;
     unsigned heaps;
     uint64_t bytes;
+    uint64_t huge;              /* bytes of heaps of huge pages, which the machine has few of; UINT64_MAX: as bytes */
     unsigned requests;          /* per second, with a second's worth in advance; 0: any number */
     uint64_t committed;         /* memory behind his heaps, from which on it is told (committed.h); UINT64_MAX: never */
 };
@@ -32,11 +34,11 @@ void quota_deinit(struct quota *quota);
 int quota_take_client(struct quota *quota, uid_t uid);
 void quota_give_client(struct quota *quota, uid_t uid);
 
-/* Return: 0, -EDQUOT (limit reached), -ENOMEM. */
-int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes);
+/* @huge: of huge pages. Return: 0, -EDQUOT (limit reached), -ENOMEM. */
+int quota_take_heap(struct quota *quota, uid_t uid, uint64_t bytes, bool huge);
 /* The same for a heap that is there already: it counts, whatever the limit. Return: 0, -ENOMEM. */
-int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes);
-void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes);
+int quota_count_heap(struct quota *quota, uid_t uid, uint64_t bytes, bool huge);
+void quota_give_heap(struct quota *quota, uid_t uid, uint64_t bytes, bool huge);
 
 /*
  * One more request of a user who has a connection, at @now_ms. Return: 0, it is counted; or the milliseconds after which to ask again.
@@ -51,7 +53,7 @@ struct quota_usage {
     uid_t uid;
     struct quota_limits limits;
     unsigned clients, heaps;
-    uint64_t bytes, refused, delayed;
+    uint64_t bytes, huge, refused, delayed;
     bool over;                  /* he has more memory than limits.committed */
 };
 

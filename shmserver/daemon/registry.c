@@ -94,11 +94,13 @@ int registry_copy_files(struct registry *registry, struct named_fds *ret)
 
 static void free_segment(struct segment *segment, bool keep_address)
 {
+    bool huge = memfile_is_huge(&segment->file);
+
     view_close(segment);
     memfile_close(&segment->file, keep_address);
     list_remove(&segment->node);
     segment->registry->count--;
-    quota_give_heap(segment->registry->quota, segment->acl.owner, segment->file.size);
+    quota_give_heap(segment->registry->quota, segment->acl.owner, segment->file.size, huge);
     free(segment);
 }
 
@@ -189,13 +191,13 @@ static void enter(struct registry *registry, struct segment *segment)
 }
 
 /* A heap of the name, owner and key that @segment has. */
-static int make_heap(struct segment *segment, uint64_t size)
+static int make_heap(struct segment *segment, uint64_t size, uint64_t page_size)
 {
     struct memfile_label label = { .owner = segment->acl.owner, .group = segment->acl.group };
     int r;
 
     memcpy(label.name, segment->name, sizeof(label.name));
-    r = memfile_create(&label, size, &segment->file);
+    r = memfile_create(&label, size, page_size, &segment->file);
     segment->created = time(NULL);
     segment->serial = segment->registry->next_serial++;
     if (r == 0)
@@ -218,10 +220,11 @@ static int check_new(struct registry *registry, const char *name)
     return 0;
 }
 
-int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, gid_t group, struct segment **ret)
+int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t page_size, uint64_t key, uid_t owner, gid_t group,
+                    struct segment **ret)
 {
-    uint64_t rounded = size > UINT64_MAX - LA_VSPACE_GRANULE ? UINT64_MAX : align_up(size, LA_VSPACE_GRANULE);
     struct segment *segment = find(registry, name);
+    uint64_t rounded;
     int r;
 
     if (segment && key && segment->key == key && segment->acl.owner == owner) {
@@ -230,7 +233,9 @@ int registry_create(struct registry *registry, const char *name, uint64_t size, 
     }
     r = check_new(registry, name);
     if (r == 0)
-        r = quota_take_heap(registry->quota, owner, rounded);
+        r = memfile_round(size, page_size, &rounded);
+    if (r == 0)
+        r = quota_take_heap(registry->quota, owner, rounded, page_size != 0);
     if (r < 0)
         return r;
     segment = new_segment(registry, name);
@@ -238,10 +243,10 @@ int registry_create(struct registry *registry, const char *name, uint64_t size, 
     if (segment) {
         segment->key = key;
         segment->acl = (struct acl){ .owner = owner, .group = group, .mode = ACL_MODE_NEW };
-        r = make_heap(segment, size);
+        r = make_heap(segment, size, page_size);
     }
     if (r < 0) {
-        quota_give_heap(registry->quota, owner, rounded);
+        quota_give_heap(registry->quota, owner, rounded, page_size != 0);
         free(segment);
         return r;
     }
@@ -266,9 +271,9 @@ static int check_header(struct segment *segment, uint64_t id)
     return r;
 }
 
-static int take_over(struct segment *segment, uint64_t id, int fd, uint64_t size, uintptr_t address)
+static int take_over(struct segment *segment, uint64_t id, const struct memfile *file)
 {
-    int r = memfile_adopt(fd, size, address, &segment->file);
+    int r = memfile_adopt(file->fd, file->size, file->address, &segment->file);
 
     if (r < 0)
         return r;
@@ -289,30 +294,29 @@ static int take_over(struct segment *segment, uint64_t id, int fd, uint64_t size
 int registry_adopt(struct registry *registry, uint64_t id, int fd, struct segment **ret)
 {
     struct memfile_label label;
+    struct memfile ours;
     struct segment *segment;
-    uintptr_t address;
-    uint64_t size;
-    int ours = memfile_examine(fd, &label, &size, &address), r;
+    int r = memfile_examine(fd, &label, &ours);
 
-    if (ours < 0)
-        return ours;
+    if (r < 0)
+        return r;
     r = check_new(registry, label.name);
     if (r == 0)
-        r = quota_take_heap(registry->quota, label.owner, size);
+        r = quota_take_heap(registry->quota, label.owner, ours.size, memfile_is_huge(&ours));
     if (r < 0) {
-        close_fd(&ours);
+        close_fd(&ours.fd);
         return r;
     }
     segment = new_segment(registry, label.name);
     if (!segment) {
-        close_fd(&ours);
+        close_fd(&ours.fd);
         r = -ENOMEM;
     } else {
         segment->acl = (struct acl){ .owner = label.owner, .group = label.group, .mode = ACL_MODE_NEW };
-        r = take_over(segment, id, ours, size, address);
+        r = take_over(segment, id, &ours);
     }
     if (r < 0) {
-        quota_give_heap(registry->quota, label.owner, size);
+        quota_give_heap(registry->quota, label.owner, ours.size, memfile_is_huge(&ours));
         free(segment);
         return r;
     }
@@ -358,7 +362,7 @@ static int restore(struct registry *registry, const struct state_record *record,
     if (r == 0)
         r = restore_file(segment, record, inherited);
     if (r == 0)
-        r = quota_count_heap(registry->quota, record->owner, record->size);
+        r = quota_count_heap(registry->quota, record->owner, record->size, memfile_is_huge(&segment->file));
     if (r < 0) {
         log_write(LOG_ERROR, "heap %.*s is lost: %s", LA_HEAP_NAME_MAX, record->name, la_last_error());
         memfile_close(&segment->file, false);
@@ -429,11 +433,12 @@ int registry_restore(struct registry *registry, struct named_fds *inherited)
 int registry_set_acl(struct segment *segment, const struct acl *acl)
 {
     struct quota *quota = segment->registry->quota;
+    bool huge = memfile_is_huge(&segment->file);
     const struct acl before = segment->acl;
     int r = 0;
 
     if (acl->owner != before.owner)
-        r = quota_take_heap(quota, acl->owner, segment->file.size);
+        r = quota_take_heap(quota, acl->owner, segment->file.size, huge);
     if (r < 0)
         return r;
     segment->acl = *acl;
@@ -441,7 +446,7 @@ int registry_set_acl(struct segment *segment, const struct acl *acl)
     if (r < 0)
         segment->acl = before;
     if (acl->owner != before.owner)
-        quota_give_heap(quota, r < 0 ? acl->owner : before.owner, segment->file.size);
+        quota_give_heap(quota, r < 0 ? acl->owner : before.owner, segment->file.size, huge);
     return r;
 }
 

@@ -40,6 +40,7 @@ struct segment {
     /* The daemon's own attachment, see view.h. */
     struct la_heap *view;
     uint64_t view_used;         /* registry.clock at its last use */
+    bool broken;                /* holes.h: it is not looked into any more */
     bool view_failed;           /* the last attempt; told once */
     /* Peers that went, whose processes were not yet found dead, see reaper.h. */
     unsigned unsettled;
@@ -81,10 +82,11 @@ int registry_restore(struct registry *registry, struct named_fds *inherited);
 int registry_copy_files(struct registry *registry, struct named_fds *ret);
 
 /*
- * Create a segment of @size bytes, for its owner alone. With a @key other than 0, repeating the call gives the same segment.
+ * Create a segment of @size bytes, for its owner alone, of huge pages if @page_size is not 0. With a @key other than 0, repeating the call gives the same segment.
  * Return: 0, -EEXIST, -EINVAL, -EDQUOT, -ENOSPC, ... with the reason in la_last_error().
  */
-int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t key, uid_t owner, gid_t group, struct segment **ret);
+int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t page_size, uint64_t key, uid_t owner, gid_t group,
+                    struct segment **ret);
 
 /*
  * A heap that nobody has kept for us, from a process that is attached to it: with the name and for the owner that it was made with, who alone

@@ -12,6 +12,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "shmserver/daemon/holes.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
@@ -102,6 +103,7 @@ static int watch_signals(struct server *server)
     sigset_t set;
 
     signal(SIGPIPE, SIG_IGN);
+    holes_install();
     /* nohup(1) has it ignored; but it asks for a restart, which does no harm. */
     signal(SIGHUP, SIG_DFL);
     sigemptyset(&set);
@@ -186,7 +188,8 @@ static int restore_limits(struct server *server)
 
     for (const struct state_record *record = NULL; r == 0 && (record = state_next(&server->state, STATE_LIMITS, record));) {
         const struct quota_limits limits = { .clients = record->clients, .heaps = record->heaps, .bytes = record->bytes,
-                                             .requests = record->requests, .committed = record->committed ? record->committed : UINT64_MAX };
+                                             .requests = record->requests, .committed = record->committed ? record->committed : UINT64_MAX,
+                                             .huge = record->huge - 1 };
 
         r = quota_set_limits(&server->quota, (uid_t)record->id, &limits);
     }

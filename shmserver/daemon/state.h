@@ -33,7 +33,8 @@ struct state_record {
     uint64_t bytes;
     char name[LA_HEAP_NAME_MAX + 1];
     uint64_t committed;         /* LIMITS; 0: none, as in files of daemons that had no such limit */
-    uint64_t unused[12];
+    uint64_t huge;              /* LIMITS: one more than the limit, so that 0, as in files of daemons that had none, says UINT64_MAX */
+    uint64_t unused[11];
 };
 
 _Static_assert(sizeof(struct state_record) == 256, "records are read by other versions of the daemon");

@@ -6,6 +6,8 @@
 
 #include <liballoc/error.h>
 
+#include "base/error.h"
+#include "shmserver/daemon/holes.h"
 #include "shmserver/daemon/log.h"
 
 static struct segment *least_recently_used(struct registry *registry, unsigned *open)
@@ -25,7 +27,18 @@ static struct segment *least_recently_used(struct registry *registry, unsigned *
     return oldest;
 }
 
-static int attach(struct segment *segment)
+/* The header is anybody's work: an address that is not the heap's own is not where we watch. */
+static int check_address(const struct segment *segment)
+{
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    int r = la_heap_info(segment->view, &info);
+
+    if (r == 0 && info.address != segment->file.address)
+        r = la_fail(-EINVAL, "the header of heap %s is not the one that was written", segment->name);
+    return r;
+}
+
+static int attach_file(struct segment *segment)
 {
     int fd = memfile_reopen(&segment->file, segment->sealed), r;
 
@@ -40,10 +53,40 @@ static int attach(struct segment *segment)
     return r;
 }
 
+static int attach(struct segment *segment)
+{
+    int r;
+
+    if (!holes_watch(segment->file.address, segment->file.size, segment->file.page_size))
+        return la_fail(-EMFILE, "too many heaps are looked into");
+    r = attach_file(segment);
+    if (r < 0) {
+        holes_forget(segment->file.address);
+        return r;
+    }
+    r = check_address(segment);
+    if (r < 0)
+        view_close(segment);
+    return r;
+}
+
+/* The last look met a page that was gone. */
+static void give_up_broken(struct segment *segment)
+{
+    if (!segment->view || !holes_found(segment->file.address))
+        return;
+    view_close(segment);
+    segment->broken = true;
+    log_write(LOG_WARNING, "heap %s: somebody has punched a hole into it, and no page is left: it is not looked into any more", segment->name);
+}
+
 int view_open(struct segment *segment, struct la_heap **ret)
 {
     int r;
 
+    give_up_broken(segment);
+    if (segment->broken)
+        return la_fail(-EIO, "heap %s is broken: somebody has punched a hole into it", segment->name);
     if (!segment->view) {
         unsigned open;
         struct segment *oldest = least_recently_used(segment->registry, &open);
@@ -64,8 +107,10 @@ int view_open(struct segment *segment, struct la_heap **ret)
 
 void view_close(struct segment *segment)
 {
-    if (segment->view && la_heap_detach(segment->view) == 0)
-        segment->view = NULL;
+    if (!segment->view || la_heap_detach(segment->view) < 0)
+        return;
+    segment->view = NULL;
+    holes_forget(segment->file.address);
 }
 
 int view_processes(struct segment *segment, struct la_heap_process ret[LA_HEAP_MAX_PROCESSES])
@@ -102,7 +147,8 @@ int view_describe(struct segment *segment, struct shms_heap *ret)
         .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
         .recovered_bytes = info.recovered_bytes, .created = segment->created, .macro_blocks = info.macro_blocks,
         .macro_blocks_used = info.macro_blocks_used, .lanes = info.lanes, .owner = segment->acl.owner,
-        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode, .sealed = segment->sealed };
+        .quarantined = info.quarantined, .group = segment->acl.group, .mode = segment->acl.mode, .sealed = segment->sealed,
+        .page_size = info.page_size };
     memcpy(ret->name, segment->name, sizeof(ret->name));
     for (int i = 0; i < n; i++)
         ret->processes += processes[i].alive;

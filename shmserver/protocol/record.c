@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4 + 8, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
 
-_Static_assert(sizeof(struct shms_quota) == 8 * 7 + 4 * 6, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_quota) == 8 * 9 + 4 * 6, "no padding: the struct is part of the protocol");
 _Static_assert(sizeof(struct shms_event) == 8 * 5 + 4 * 6 + 16 + 64 + 8 * 3 + 64, "no padding: the struct is part of the protocol");
 
 /* Sizes in the version of the protocol that they came with: every peer has at least these. */
@@ -75,4 +75,21 @@ bool record_get_event(const struct wire_tlv *tlv, struct shms_event *ret)
     ret->heap[sizeof(ret->heap) - 1] = '\0';
     ret->heir[sizeof(ret->heir) - 1] = '\0';
     return true;
+}
+
+/* A limit of huge pages: an older daemon would read the rest of the record, and say that all is done. */
+static bool limits_huge_pages(const struct wire_message *m)
+{
+    struct shms_quota quota;
+    struct wire_tlv tlv;
+
+    return wire_find(m, TLV_QUOTA, &tlv) && record_get_quota(&tlv, &quota) && quota.max_huge != 0;
+}
+
+unsigned record_since(const struct wire_message *m)
+{
+    unsigned since = wire_type_since(m->header.type);
+    struct wire_tlv tlv;
+
+    return wire_find(m, TLV_PAGE_SIZE, &tlv) || limits_huge_pages(m) ? MAX(since, (unsigned)WIRE_HUGE_SINCE) : since;
 }

@@ -23,4 +23,7 @@ bool record_get_process(const struct wire_tlv *tlv, struct shms_process *ret);
 bool record_get_event(const struct wire_tlv *tlv, struct shms_event *ret);
 bool record_get_quota(const struct wire_tlv *tlv, struct shms_quota *ret);
 
+/* The first version of the protocol that has all of this request: its type, its fields, and what its records say. */
+unsigned record_since(const struct wire_message *m);
+
 #endif

@@ -20,15 +20,15 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire format is li
 
 enum {
     WIRE_VERSION_MIN = 1,       /* what this code speaks */
-    WIRE_VERSION_MAX = 3,
+    WIRE_VERSION_MAX = 4,
     WIRE_MAX = 4096,            /* bytes of a message */
 };
 
 /* Requests; the reply has the same type and WIRE_REPLY. In brackets: optional. */
 enum wire_type {
     WIRE_HELLO = 1,     /* VERSION_MIN VERSION_MAX -> VERSION SERVER; must be the first, and may be repeated */
-    WIRE_CREATE,        /* NAME SIZE [KEY] -> ID */
-    WIRE_ATTACH,        /* NAME [SIZE [EXCLUSIVE] [KEY]] [READ_ONLY] -> ID, one descriptor */
+    WIRE_CREATE,        /* NAME SIZE [PAGE_SIZE] [KEY] -> ID */
+    WIRE_ATTACH,        /* NAME [SIZE [PAGE_SIZE] [EXCLUSIVE] [KEY]] [READ_ONLY] -> ID, one descriptor */
     WIRE_DETACH,        /* ID */
     WIRE_REMOVE,        /* NAME */
     WIRE_LIST,          /* [AFTER] -> HEAP... [NEXT] */
@@ -71,6 +71,8 @@ enum wire_tlv_type {
     TLV_KILL,           /* KICK: end the process, not only its connections */
     TLV_RECOVERED,      /* processes */
     TLV_FREED,          /* heaps */
+    /* Since version 4: */
+    TLV_PAGE_SIZE,      /* of a new heap: of huge pages of so many bytes */
     TLV_TYPES
 };
 
@@ -115,6 +117,9 @@ static inline unsigned wire_type_since(unsigned type)
 {
     return type <= WIRE_PROCESSES ? 1 : type <= WIRE_GC ? 2 : 3;
 }
+
+/* The same for heaps of huge pages: who has agreed on an older version does not see them. */
+enum { WIRE_HUGE_SINCE = 4 };
 
 /* An empty message. */
 void wire_begin(struct wire_message *m, enum wire_type type, uint32_t flags, uint64_t sequence);

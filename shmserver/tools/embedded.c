@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +11,44 @@
 
 #include <liballoc/error.h>
 
-static const char folder[] = "/dev/shm";
+enum { MAX_FOLDERS = 8 };
+
+/* Where they are, as la_heap_attach() looks for them: in /dev/shm, and wherever hugetlbfs is mounted. */
+struct folders {
+    char path[MAX_FOLDERS][80];
+    unsigned count;
+};
+
+static void add_folder(struct folders *folders, const char *path)
+{
+    if (folders->count < MAX_FOLDERS && strlen(path) < sizeof(folders->path[0]))
+        strcpy(folders->path[folders->count++], path);
+}
+
+static struct folders find_folders(void)
+{
+    struct folders ret = { .count = 0 };
+    FILE *mounts = setmntent("/proc/self/mounts", "r");
+    const struct mntent *mount;
+
+    add_folder(&ret, "/dev/shm");
+    while (mounts && (mount = getmntent(mounts)))
+        if (strcmp(mount->mnt_type, "hugetlbfs") == 0)
+            add_folder(&ret, mount->mnt_dir);
+    if (mounts)
+        endmntent(mounts);
+    return ret;
+}
 
 static size_t make_prefix(char *prefix, size_t size)
 {
     return (size_t)snprintf(prefix, size, "liballoc-%u-", (unsigned)geteuid());
 }
 
-int embedded_create(const char *name, size_t size)
+int embedded_create(const char *name, size_t size, unsigned flags)
 {
     struct la_heap *heap;
-    int r = la_heap_create(name, size, 0, &heap);
+    int r = la_heap_create(name, size, flags, &heap);
 
     return r < 0 ? r : la_heap_detach(heap);
 }
@@ -40,12 +68,26 @@ static int processes_of(struct la_heap *heap, struct la_heap_process ret[LA_HEAP
     return n;
 }
 
+/* When its file was made; 0: it is gone. */
+static int64_t time_of(const char *name)
+{
+    struct folders folders = find_folders();
+    char prefix[32], path[192];
+    struct stat st;
+
+    make_prefix(prefix, sizeof(prefix));
+    for (unsigned i = 0; i < folders.count; i++) {
+        snprintf(path, sizeof(path), "%s/%s%s", folders.path[i], prefix, name);
+        if (stat(path, &st) == 0)
+            return st.st_ctime;
+    }
+    return 0;
+}
+
 static int describe(struct la_heap *heap, const char *name, struct shms_heap *ret)
 {
     struct la_heap_process processes[LA_HEAP_MAX_PROCESSES];
     struct la_heap_info info = { .struct_size = sizeof(info) };
-    char prefix[32], path[128];
-    struct stat st;
     int r = la_heap_info(heap, &info), n;
 
     if (r < 0)
@@ -53,14 +95,12 @@ static int describe(struct la_heap *heap, const char *name, struct shms_heap *re
     n = processes_of(heap, processes);
     if (n < 0)
         return n;
-    make_prefix(prefix, sizeof(prefix));
-    snprintf(path, sizeof(path), "%s/%s%s", folder, prefix, name);
     *ret = (struct shms_heap){ .struct_size = sizeof(*ret), .id = info.id, .address = info.address, .size = info.size,
         .committed = info.committed, .recovered_processes = info.recovered_processes, .recovered_blocks = info.recovered_blocks,
         .recovered_bytes = info.recovered_bytes, .macro_blocks = info.macro_blocks, .macro_blocks_used = info.macro_blocks_used,
-        .lanes = info.lanes, .owner = geteuid(), .group = getegid(), .mode = 0600, .quarantined = info.quarantined };
-    if (stat(path, &st) == 0)
-        ret->created = st.st_ctime;
+        .lanes = info.lanes, .owner = geteuid(), .group = getegid(), .mode = 0600, .quarantined = info.quarantined,
+        .page_size = info.page_size };
+    ret->created = time_of(name);
     snprintf(ret->name, sizeof(ret->name), "%s", name);
     for (int i = 0; i < n; i++)
         ret->processes += processes[i].alive;
@@ -79,8 +119,8 @@ int embedded_info(const char *name, struct shms_heap *ret)
     return r;
 }
 
-/* Names of this user's heaps, sorted. Return: their number or a negative errno; the list is for the caller to free. */
-static int find_names(struct dirent ***ret)
+/* Names in a folder, sorted. Return: their number or a negative errno; the list is for the caller to free. */
+static int find_names(const char *folder, struct dirent ***ret)
 {
     int n = scandir(folder, ret, NULL, alphasort);
 
@@ -95,11 +135,11 @@ static const char *name_of(const struct dirent *entry)
     return strncmp(entry->d_name, prefix, length) == 0 ? entry->d_name + length : NULL;
 }
 
-/* Call @visit for every name; one that cannot be looked into does not hide the others. */
-static int for_each_name(int (*visit)(void *user, const char *name), void *user)
+/* Call @visit for every name in a folder; one that cannot be looked into does not hide the others. */
+static int for_each_in(const char *folder, int (*visit)(void *user, const char *name), void *user)
 {
     struct dirent **entries;
-    int n = find_names(&entries), count = 0;
+    int n = find_names(folder, &entries), count = 0;
 
     if (n < 0)
         return n;
@@ -114,6 +154,20 @@ static int for_each_name(int (*visit)(void *user, const char *name), void *user)
         free(entries[i]);
     }
     free(entries);
+    return count;
+}
+
+static int for_each_name(int (*visit)(void *user, const char *name), void *user)
+{
+    struct folders folders = find_folders();
+    int count = for_each_in(folders.path[0], visit, user);
+
+    /* A hugetlbfs that this user may not look into has nothing of his. */
+    for (unsigned i = 1; i < folders.count && count >= 0; i++) {
+        int n = for_each_in(folders.path[i], visit, user);
+
+        count += n > 0 ? n : 0;
+    }
     return count;
 }
 

@@ -30,6 +30,11 @@ static void add_quota(void *user, const struct shms_quota *quota)
     table_number(table, "max_heaps", "OF", quota->max_heaps);
     table_bytes(table, "bytes", "BYTES", quota->bytes);
     table_bytes(table, "max_bytes", "OF", quota->max_bytes);
+    table_bytes(table, "huge", "HUGE", quota->huge);
+    if (quota->max_huge == UINT64_MAX)
+        table_unknown(table, "max_huge", "OF");
+    else
+        table_bytes(table, "max_huge", "OF", quota->max_huge);
     table_bytes(table, "committed", "COMMITTED", quota->committed);
     if (quota->max_committed == UINT64_MAX)
         table_unknown(table, "max_committed", "OF");
@@ -54,6 +59,18 @@ static bool parse_user(const char *text, uint32_t *ret)
     return true;
 }
 
+/* "huge=any" */
+static bool parse_huge(const char *word, uint64_t *ret)
+{
+    if (strcmp(word, "any") == 0)
+        *ret = UINT64_MAX;
+    else if (!amount_parse(word, ret))
+        return false;
+    else if (*ret == 0)
+        *ret = SHMS_NO_HUGE;
+    return true;
+}
+
 /* "heaps=5" */
 static bool parse_limit(const char *word, struct shms_quota *quota)
 {
@@ -64,6 +81,8 @@ static bool parse_limit(const char *word, struct shms_quota *quota)
 
     if (strncmp(word, "bytes=", 6) == 0)
         return amount_parse(word + 6, &quota->max_bytes);
+    if (strncmp(word, "huge=", 5) == 0)
+        return parse_huge(word + 5, &quota->max_huge);
     if (strcmp(word, "committed=any") == 0)
         quota->max_committed = UINT64_MAX;
     if (strncmp(word, "committed=", 10) == 0)
@@ -88,7 +107,8 @@ static int set(const struct shms *shms, uint32_t uid)
 
     for (int i = 1; i < shms->arg_count; i++)
         if (!parse_limit(shms->args[i], &quota)) {
-            fprintf(stderr, "shms: \"%s\" is no limit: use clients=N, heaps=N, bytes=SIZE, committed=SIZE, committed=any or requests=N\n", shms->args[i]);
+            fprintf(stderr, "shms: \"%s\" is no limit: use clients=N, heaps=N, bytes=SIZE, huge=SIZE, huge=any, committed=SIZE, committed=any or requests=N\n",
+                    shms->args[i]);
             return EXIT_USAGE;
         }
     return shms_quota_set(shms->client, &quota) < 0 ? shms_fail() : EXIT_SUCCESS;

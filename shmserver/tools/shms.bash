@@ -18,6 +18,7 @@ _shms()
             place+=(--socket "${COMP_WORDS[i + 1]}")
             ((i++))
             ;;
+        -H | --huge) ((i++)) ;;
         -e | --embedded | --socket=*) place+=("$word") ;;
         -*) ;;
         *) command=${command:-$word} ;;
@@ -27,8 +28,10 @@ _shms()
     COMPREPLY=()
     if [[ $previous == -s || $previous == --socket ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    elif [[ $previous == -H || $previous == --huge ]]; then
+        mapfile -t COMPREPLY < <(compgen -W '2M 1G' -- "$current")
     elif [[ $current == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --kill --quarantine --help --usage --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W '--socket --embedded --json --kill --huge --quarantine --help --usage --version' -- "$current")
     elif [[ -z $command ]]; then
         mapfile -t COMPREPLY < <(compgen -W 'ls info create rm clients fsck acl seal roots who kick gc obituary top watch metrics doctor quota' -- "$current")
     elif [[ $command == @(info|rm|clients|fsck|acl|seal|roots|obituary|watch) ]]; then
@@ -38,7 +41,7 @@ _shms()
     elif [[ $command == quota && $previous == quota ]]; then
         mapfile -t COMPREPLY < <(compgen -u -- "$current")
     elif [[ $command == quota ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'clients= heaps= bytes= requests= committed=' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'clients= heaps= bytes= huge= requests= committed=' -- "$current")
     fi
 }
 

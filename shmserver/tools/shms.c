@@ -33,9 +33,11 @@ static int describe_heap(const struct shms *shms, const char *name, struct shms_
     return shms->embedded ? embedded_info(name, ret) : shms_heap_info(shms->client, name, ret);
 }
 
-static int create_heap(const struct shms *shms, const char *name, size_t size)
+static int create_heap(const struct shms *shms, const char *name, size_t size, uint64_t page_size)
 {
-    return shms->embedded ? embedded_create(name, size) : shms_heap_create(shms->client, name, size);
+    unsigned flags = page_size == (uint64_t)1 << 30 ? LA_HEAP_HUGE_1G : page_size ? LA_HEAP_HUGE_2M : 0;
+
+    return shms->embedded ? embedded_create(name, size, flags) : shms_heap_create_huge(shms->client, name, size, page_size);
 }
 
 static int remove_heap(const struct shms *shms, const char *name)
@@ -66,6 +68,15 @@ int shms_fail(void)
 
 /* ---- commands ---- */
 
+/* A daemon of before does not say it. */
+static void add_page_size(struct table *table, const char *heading, uint64_t page_size)
+{
+    if (page_size)
+        table_bytes(table, "page_size", heading, page_size);
+    else
+        table_unknown(table, "page_size", heading);
+}
+
 static void add_heap(void *user, const struct shms_heap *heap)
 {
     struct table *table = user;
@@ -74,6 +85,7 @@ static void add_heap(void *user, const struct shms_heap *heap)
     table_text(table, "name", "NAME", heap->name);
     table_bytes(table, "size", "SIZE", heap->size);
     table_bytes(table, "committed", "COMMITTED", heap->committed);
+    add_page_size(table, "PAGES", heap->page_size);
     table_number(table, "processes", "PROCESSES", heap->processes);
     table_number(table, "lanes", "LANES", heap->lanes);
     table_number(table, "owner", "OWNER", heap->owner);
@@ -110,6 +122,7 @@ static int command_info(const struct shms *shms)
     table_address(table, "address", "address", heap.address);
     table_bytes(table, "size", "size", heap.size);
     table_bytes(table, "committed", "committed", heap.committed);
+    add_page_size(table, "page size", heap.page_size);
     table_number(table, "macro_blocks", "macro blocks", heap.macro_blocks);
     table_number(table, "macro_blocks_used", "macro blocks used", heap.macro_blocks_used);
     table_number(table, "processes", "processes", heap.processes);
@@ -129,13 +142,17 @@ static int command_info(const struct shms *shms)
 
 static int command_create(const struct shms *shms)
 {
-    uint64_t size;
+    uint64_t size, page_size = 0;
 
     if (!amount_parse(shms->args[1], &size)) {
         fprintf(stderr, "shms: \"%s\" is no size such as 512M or 1G\n", shms->args[1]);
         return EXIT_USAGE;
     }
-    if (create_heap(shms, shms->args[0], size) < 0)
+    if (shms->huge && (!amount_parse(shms->huge, &page_size) || page_size == 0 || (shms->embedded && page_size != 2 << 20 && page_size != 1 << 30))) {
+        fprintf(stderr, "shms: \"%s\" is no size of huge pages: use 2M or 1G\n", shms->huge);
+        return EXIT_USAGE;
+    }
+    if (create_heap(shms, shms->args[0], size, page_size) < 0)
         return shms_fail();
     return shms->json ? command_info(shms) : EXIT_SUCCESS;
 }
@@ -331,7 +348,7 @@ static const struct command {
     { "metrics", "", 0, 0, command_metrics, DAEMON },
     { "top", "", 0, 0, command_top, EITHER },
     { "watch", "[NAME]", 0, 1, command_watch, DAEMON },
-    { "quota", "[USER [LIMIT=N...]]", 0, 5, command_quota, DAEMON },
+    { "quota", "[USER [LIMIT=N...]]", 0, 7, command_quota, DAEMON },
     { "doctor", "", 0, 0, command_doctor, NOTHING },
 };
 
@@ -340,8 +357,9 @@ static const struct command {
 static const struct argp_option argp_options[] = {
     { "socket", 's', "PATH", 0, "The daemon's socket; default: $SHMSERVER_SOCKET, else $XDG_RUNTIME_DIR/shmserver.sock, then "
                                 "/run/shmserver/shmserver.sock", 0 },
-    { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm)", 0 },
+    { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm, or a hugetlbfs)", 0 },
     { "json", 'j', NULL, 0, "Print JSON", 0 },
+    { "huge", 'H', "SIZE", 0, "With create: of huge pages of 2M or 1G", 0 },
     { "kill", 'k', NULL, 0, "With kick: end the process, not only its connections", 0 },
     { "quarantine", 'q', NULL, 0, "With fsck: let nobody allocate from a heap that is found broken", 0 },
     { 0 },
@@ -360,6 +378,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case 'j':
         shms->json = true;
+        break;
+    case 'H':
+        shms->huge = arg;
         break;
     case 'k':
         shms->kill = true;

@@ -16,6 +16,7 @@ struct shms {
     bool embedded;
     bool kill;
     bool quarantine;
+    const char *huge;               /* size of a new heap's pages; NULL: small ones */
     struct shms_client *client;     /* NULL with --embedded */
     char **args;                    /* of the command */
     int arg_count;

@@ -58,7 +58,8 @@ static struct {
 static uint64_t pick_value(unsigned index)
 {
     const uint64_t values[] = { 0, 1, 2, 3, WIRE_VERSION_MAX, 40, 0640, 0666, 4711, HEAP_SIZE, 2 * HEAP_SIZE, (uint64_t)1 << 46, UINT64_MAX, UINT32_MAX,
-        world.heap_id, world.old_id, game.last_id, UID_A, UID_B, GID_ALLOWED, 100000, 100001, 100002, (uint64_t)1 << 63 };
+        world.heap_id, world.old_id, game.last_id, UID_A, UID_B, GID_ALLOWED, 100000, 100001, 100002, (uint64_t)1 << 63,
+        2 << 20 };
 
     return values[index % ARRAY_SIZE(values)];
 }

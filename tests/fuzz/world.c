@@ -25,7 +25,7 @@ struct world world;
 /* Requests without a limit: what waits for the clock would not be the same in each run. A quota can still set one. */
 const struct server_options world_options = {
     .access = { .by_group = true, .group = GID_ALLOWED },
-    .limits = { .clients = 4, .heaps = 3, .bytes = (uint64_t)4 * HEAP_SIZE, .requests = 0, .committed = UINT64_MAX },
+    .limits = { .clients = 4, .heaps = 3, .bytes = (uint64_t)4 * HEAP_SIZE, .requests = 0, .committed = UINT64_MAX, .huge = UINT64_MAX },
     .over_committed = COMMITTED_KICK, .max_peers = 6, .max_segments = 4,
 };
 
@@ -93,7 +93,7 @@ static void make_old_heap(void)
     const struct memfile_label label = { .name = "old", .owner = UID_A, .group = GID_ALLOWED };
     struct memfile file;
 
-    REQUIRE(memfile_create(&label, HEAP_SIZE, &file) == 0);
+    REQUIRE(memfile_create(&label, HEAP_SIZE, 0, &file) == 0);
     world.fds[FD_OLD] = memfile_reopen(&file, false);
     world.old_size = file.size;
     world.old_address = file.address;
@@ -154,7 +154,7 @@ static void start_afresh(void)
     struct segment *segment = NULL;
 
     REQUIRE(world_start(&inherited) == 0);
-    REQUIRE(registry_create(&world.server.registry, "a", HEAP_SIZE, 1, UID_A, GID_ALLOWED, &segment) == 0);
+    REQUIRE(registry_create(&world.server.registry, "a", HEAP_SIZE, 0, 1, UID_A, GID_ALLOWED, &segment) == 0);
     REQUIRE(registry_set_acl(segment, &heap_acl) == 0);
     world.heap_id = segment->id;
     world.fds[FD_HEAP] = memfile_reopen(&segment->file, false);

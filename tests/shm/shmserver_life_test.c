@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 
 #include "shmserver/protocol/fdpass.h"
+#include "shmserver/protocol/record.h"
 
 static const char nobody_there[] = "start one with `shmserver`, or use la_heap_open()";
 
@@ -267,8 +268,8 @@ static void folder_without_rights_is_named(void **state)
     assert_true(daemon_said(d, "is not writable for user 0"));
 }
 
-/* What a daemon of version 1 says to a hello; then it answers lists, and would drop us for anything newer. */
-static void act_as_version_1(int listening)
+/* What a daemon of an older version says to a hello; then it answers with nothing, and would drop us for anything newer. */
+static void act_as_version(unsigned version, int listening)
 {
     int fd = accept(listening, NULL, NULL);
     struct fdpass_set set;
@@ -277,41 +278,65 @@ static void act_as_version_1(int listening)
     while (fdpass_receive(fd, &m, &set) == 1) {
         unsigned type = m.header.type;
 
-        if (type >= WIRE_ACL)
+        if (record_since(&m) > version)
             _exit(1);
         wire_begin(&m, (enum wire_type)type, WIRE_REPLY, m.header.sequence);
-        m.header.version = 1;
+        m.header.version = (uint16_t)version;
         if (type == WIRE_HELLO)
-            wire_put_u64(&m, TLV_VERSION, 0, 1);
+            wire_put_u64(&m, TLV_VERSION, 0, version);
         if (fdpass_send(fd, &m, -1) < 0)
             _exit(2);
     }
     _exit(0);
 }
 
-static void daemon_of_an_older_protocol_is_not_asked_what_it_does_not_know(void **state)
+/* A connection to one. */
+static struct shms_client *connect_to_version(const struct daemon *d, unsigned version, pid_t *pid)
 {
-    struct daemon *d = *state;
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), status;
+    int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     struct shms_client *client;
-    pid_t pid;
 
     strcpy(address.sun_path, d->socket);
+    unlink(d->socket);
     assert_int_equal(bind(listening, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(listening, 1), 0);
     fflush(stdout);
-    pid = fork();
-    if (pid == 0)
-        act_as_version_1(listening);
+    *pid = fork();
+    if (*pid == 0)
+        act_as_version(version, listening);
+    close(listening);
     client = connect_or_fail();
+    return client;
+}
+
+static void daemon_of_an_older_protocol_is_not_asked_what_it_does_not_know(void **state)
+{
+    struct shms_quota quota = { .struct_size = sizeof(quota), .max_huge = 1 << 30 };
+    struct shms_client *client;
+    struct la_heap *heap;
+    int status;
+    pid_t pid;
+
+    client = connect_to_version(*state, 1, &pid);
     assert_int_equal(shms_heap_set_acl(client, "any", SHMS_UNCHANGED, SHMS_UNCHANGED, 0640), -EOPNOTSUPP);
     assert_non_null(strstr(la_last_error(), "version 1"));
     assert_int_equal(shms_list(client, NULL, NULL), 0);
     shms_disconnect(client);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
-    close(listening);
+
+    client = connect_to_version(*state, 3, &pid);
+    assert_int_equal(shms_heap_create_huge(client, "any", 64 << 20, 2 << 20), -EOPNOTSUPP);
+    assert_non_null(strstr(la_last_error(), "version 3"));
+    assert_int_equal(shms_heap_open(client, "any", 64 << 20, LA_HEAP_HUGE_2M, &heap), -EOPNOTSUPP);
+    assert_int_equal(shms_quota_set(client, &quota), -EOPNOTSUPP);
+    assert_int_equal(shms_heap_create(client, "any", 64 << 20), 0);
+    quota.max_huge = 0;
+    assert_int_equal(shms_quota_set(client, &quota), 0);
+    shms_disconnect(client);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
 }
 
 static void wrong_options_are_refused(void **state)

@@ -23,7 +23,7 @@ static int make(const char *name, uint64_t size, struct memfile *ret)
     struct memfile_label label = { .owner = 1000, .group = 100 };
 
     snprintf(label.name, sizeof(label.name), "%s", name);
-    return memfile_create(&label, size, ret);
+    return memfile_create(&label, size, 0, ret);
 }
 
 static void file_is_sealed_and_private(void **state)
@@ -150,31 +150,27 @@ static void descriptor_for_reading_cannot_be_mapped_for_writing(void **state)
 
 static void file_that_comes_back_is_known_by_what_the_kernel_says_of_it(void **state)
 {
-    struct memfile file, again;
+    struct memfile file, again, seen, other;
     struct memfile_label label;
-    uintptr_t address;
-    uint64_t size;
-    int fd, other;
 
     (void)state;
     assert_int_equal(make("known", LA_HEAP_MIN_SIZE, &file), 0);
-    fd = memfile_examine(file.fd, &label, &size, &address);
-    assert_true(fd >= 0 && fd != file.fd);
+    assert_int_equal(memfile_examine(file.fd, &label, &seen), 0);
+    assert_true(seen.fd >= 0 && seen.fd != file.fd);
     assert_string_equal(label.name, "known");
     assert_int_equal(label.owner, 1000);
     assert_int_equal(label.group, 100);
-    assert_true(size == file.size && address == file.address);
-    assert_true(memfile_is(&file, fd));
+    assert_true(seen.size == file.size && seen.address == file.address && seen.page_size == file.page_size);
+    assert_true(memfile_is(&file, seen.fd));
     /* One that was sealed, too. */
     assert_int_equal(memfile_seal(&file), 0);
-    other = memfile_examine(file.fd, &label, &size, &address);
-    assert_true(other >= 0);
-    close(other);
+    assert_int_equal(memfile_examine(file.fd, &label, &other), 0);
+    close(other.fd);
     /* The address is claimed once, by who has it last. */
     memfile_close(&file, true);
-    assert_int_equal(memfile_adopt(fd, size, address, &again), 0);
+    assert_int_equal(memfile_adopt(seen.fd, file.size, file.address, &again), 0);
     memfile_close(&again, false);
-    assert_int_equal(memfile_adopt(memfd_create("x", MFD_CLOEXEC), size, address, &again), -EINVAL);
+    assert_int_equal(memfile_adopt(memfd_create("x", MFD_CLOEXEC), file.size, file.address, &again), -EINVAL);
 }
 
 static void files_that_anybody_could_have_made_are_refused(void **state)
@@ -182,33 +178,33 @@ static void files_that_anybody_could_have_made_are_refused(void **state)
     const int seals = F_SEAL_GROW | F_SEAL_SHRINK;
     const char *label_like_ours = "liballoc:name:0:0:410000000000";
     struct memfile_label label;
-    uintptr_t address;
-    uint64_t size;
+    struct memfile seen;
     int fd;
 
     (void)state;
-    assert_int_equal(memfile_examine(0, &label, &size, &address), -EPERM);
-    assert_int_equal(memfile_examine(-1, &label, &size, &address), -EPERM);
+    assert_int_equal(memfile_examine(0, &label, &seen), -EPERM);
+    assert_int_equal(memfile_examine(-1, &label, &seen), -EPERM);
     fd = memfd_create("liballoc:name", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     assert_int_equal(fchmod(fd, 0600), 0);
     assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
-    assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* the label */
+    assert_int_equal(memfile_examine(fd, &label, &seen), -EPERM);    /* the label */
     close(fd);
     fd = memfd_create(label_like_ours, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     assert_int_equal(fchmod(fd, 0600), 0);
-    assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* no seals: it may shrink */
+    assert_int_equal(memfile_examine(fd, &label, &seen), -EPERM);    /* no seals: it may shrink */
     assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
     assert_int_equal(fchmod(fd, 0666), 0);
-    assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* open to others */
+    assert_int_equal(memfile_examine(fd, &label, &seen), -EPERM);    /* open to others */
     assert_int_equal(fchmod(fd, 0600), 0);
     if (geteuid() == 0) {
         assert_int_equal(fchown(fd, 1000, 1000), 0);
-        assert_int_equal(memfile_examine(fd, &label, &size, &address), -EPERM);    /* another user's */
+        assert_int_equal(memfile_examine(fd, &label, &seen), -EPERM);    /* another user's */
         assert_int_equal(fchown(fd, 0, 0), 0);
     }
     /* Then it is as good as ours: who can make it is our user, and could be the daemon. */
-    close(memfile_examine(fd, &label, &size, &address));
-    assert_int_equal(address, 0x410000000000);
+    assert_int_equal(memfile_examine(fd, &label, &seen), 0);
+    assert_int_equal(seen.address, 0x410000000000);
+    close(seen.fd);
     close(fd);
 }
 

@@ -48,20 +48,45 @@ static void connections_are_counted_per_user(void **state)
 static void heaps_are_limited_by_number_and_by_bytes(void **state)
 {
     (void)state;
-    assert_int_equal(quota_take_heap(&quota, 1, 1001), -EDQUOT);
-    assert_int_equal(quota_take_heap(&quota, 1, 600), 0);
-    assert_int_equal(quota_take_heap(&quota, 1, 401), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 1, 1001, false), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 1, 600, false), 0);
+    assert_int_equal(quota_take_heap(&quota, 1, 401, false), -EDQUOT);
     assert_non_null(strstr(la_last_error(), "401 more"));
-    assert_int_equal(quota_take_heap(&quota, 1, UINT64_MAX - 100), -EDQUOT);
-    assert_int_equal(quota_take_heap(&quota, 1, 400), 0);
-    assert_int_equal(quota_take_heap(&quota, 1, 0), 0);
-    assert_int_equal(quota_take_heap(&quota, 1, 0), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 1, UINT64_MAX - 100, false), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 1, 400, false), 0);
+    assert_int_equal(quota_take_heap(&quota, 1, 0, false), 0);
+    assert_int_equal(quota_take_heap(&quota, 1, 0, false), -EDQUOT);
     assert_non_null(strstr(la_last_error(), "3 heaps"));
-    quota_give_heap(&quota, 1, 600);
-    assert_int_equal(quota_take_heap(&quota, 1, 600), 0);
-    quota_give_heap(&quota, 1, 600);
-    quota_give_heap(&quota, 1, 400);
-    quota_give_heap(&quota, 1, 0);
+    quota_give_heap(&quota, 1, 600, false);
+    assert_int_equal(quota_take_heap(&quota, 1, 600, false), 0);
+    quota_give_heap(&quota, 1, 600, false);
+    quota_give_heap(&quota, 1, 400, false);
+    quota_give_heap(&quota, 1, 0, false);
+}
+
+static void huge_pages_have_a_limit_of_their_own(void **state)
+{
+    struct quota_limits own = { .heaps = 9, .bytes = 1000, .huge = 100 };
+    struct quota_usage usage;
+
+    (void)state;
+    assert_int_equal(quota_set_limits(&quota, 5, &own), 0);
+    assert_int_equal(quota_take_heap(&quota, 5, 60, true), 0);
+    assert_int_equal(quota_take_heap(&quota, 5, 41, true), -EDQUOT);
+    assert_non_null(strstr(la_last_error(), "41 more"));
+    assert_int_equal(quota_take_heap(&quota, 5, 41, false), 0);
+    /* They count as bytes, too. */
+    assert_int_equal(quota_take_heap(&quota, 5, 900, false), -EDQUOT);
+    assert_int_equal(quota_count_heap(&quota, 5, 500, true), 0);
+    assert_int_equal(quota_take_heap(&quota, 5, 0, true), -EDQUOT);
+    quota_give_heap(&quota, 5, 500, true);
+    assert_int_equal(quota_take_heap(&quota, 5, 40, true), 0);
+    assert_true(quota_next(&quota, 5, &usage));
+    assert_true(usage.huge == 100 && usage.bytes == 141 && usage.limits.huge == 100);
+    quota_give_heap(&quota, 5, 60, true);
+    quota_give_heap(&quota, 5, 40, true);
+    quota_give_heap(&quota, 5, 41, false);
+    assert_true(quota_next(&quota, 5, &usage) && usage.huge == 0 && usage.bytes == 0);
 }
 
 static void refusal_is_remembered(void **state)
@@ -69,7 +94,7 @@ static void refusal_is_remembered(void **state)
     struct quota_usage usage;
 
     (void)state;
-    assert_int_equal(quota_take_heap(&quota, 7, 5000), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 7, 5000, false), -EDQUOT);
     assert_true(quota_next(&quota, 0, &usage));
     assert_int_equal(usage.uid, 7);
     assert_int_equal(usage.refused, 1);
@@ -83,18 +108,18 @@ static void limits_of_one_user_are_his_alone(void **state)
     struct quota_usage usage;
 
     (void)state;
-    assert_int_equal(quota_take_heap(&quota, 5, 60), 0);
+    assert_int_equal(quota_take_heap(&quota, 5, 60, false), 0);
     assert_int_equal(quota_set_limits(&quota, 5, &own), 0);
     /* What he has beyond it he keeps; more he does not get, whatever the size. */
-    assert_int_equal(quota_take_heap(&quota, 5, 0), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 5, 0, false), -EDQUOT);
     own.heaps = 9;
     assert_int_equal(quota_set_limits(&quota, 5, &own), 0);
-    assert_int_equal(quota_take_heap(&quota, 5, 0), -EDQUOT);
-    assert_int_equal(quota_take_heap(&quota, 5, UINT64_MAX - 20), -EDQUOT);
-    quota_give_heap(&quota, 5, 60);
-    assert_int_equal(quota_take_heap(&quota, 5, 51), -EDQUOT);
-    assert_int_equal(quota_take_heap(&quota, 5, 50), 0);
-    assert_int_equal(quota_take_heap(&quota, 6, 1000), 0);
+    assert_int_equal(quota_take_heap(&quota, 5, 0, false), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 5, UINT64_MAX - 20, false), -EDQUOT);
+    quota_give_heap(&quota, 5, 60, false);
+    assert_int_equal(quota_take_heap(&quota, 5, 51, false), -EDQUOT);
+    assert_int_equal(quota_take_heap(&quota, 5, 50, false), 0);
+    assert_int_equal(quota_take_heap(&quota, 6, 1000, false), 0);
     /* Found in the order of ids. */
     assert_true(quota_next(&quota, 5, &usage));
     assert_int_equal(usage.uid, 5);
@@ -161,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(connections_are_counted_per_user, setup, teardown),
         cmocka_unit_test_setup_teardown(heaps_are_limited_by_number_and_by_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(huge_pages_have_a_limit_of_their_own, setup, teardown),
         cmocka_unit_test_setup_teardown(refusal_is_remembered, setup, teardown),
         cmocka_unit_test_setup_teardown(limits_of_one_user_are_his_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(requests_above_the_limit_wait, setup, teardown),

@@ -135,6 +135,26 @@ static void names_without_an_end_get_one(void **state)
     assert_int_equal(strlen(out.heap), sizeof(out.heap) - 1);
 }
 
+static void request_is_of_the_latest_version_of_its_parts(void **state)
+{
+    struct shms_quota quota = { .struct_size = sizeof(quota), .max_bytes = 1 };
+    struct wire_message m;
+
+    (void)state;
+    wire_begin(&m, WIRE_CREATE, 0, 0);
+    wire_put_u64(&m, TLV_SIZE, TLV_CRITICAL, 1);
+    assert_int_equal(record_since(&m), 1);
+    wire_put_u64(&m, TLV_PAGE_SIZE, TLV_CRITICAL, 2 << 20);
+    assert_int_equal(record_since(&m), 4);
+    wire_begin(&m, WIRE_QUOTA, 0, 0);
+    record_put_quota(&m, &quota);
+    assert_int_equal(record_since(&m), 2);
+    quota.max_huge = SHMS_NO_HUGE;
+    wire_begin(&m, WIRE_QUOTA, 0, 0);
+    record_put_quota(&m, &quota);
+    assert_int_equal(record_since(&m), 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +165,7 @@ int main(void)
         cmocka_unit_test(longer_record_of_a_newer_peer_is_cut),
         cmocka_unit_test(shorter_record_than_the_first_version_is_refused),
         cmocka_unit_test(names_without_an_end_get_one),
+        cmocka_unit_test(request_is_of_the_latest_version_of_its_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,7 +48,7 @@ static struct segment *make(const char *name)
 {
     struct segment *segment = NULL;
 
-    assert_int_equal(registry_create(&registry, name, SIZE, 0, 1000, 100, &segment), 0);
+    assert_int_equal(registry_create(&registry, name, SIZE, 0, 0, 1000, 100, &segment), 0);
     return segment;
 }
 
@@ -57,7 +57,7 @@ static void name_is_taken_until_it_is_removed(void **state)
     struct segment *segment = make("name"), *other = NULL;
 
     (void)state;
-    assert_int_equal(registry_create(&registry, "name", SIZE, 0, 1000, 100, &other), -EEXIST);
+    assert_int_equal(registry_create(&registry, "name", SIZE, 0, 0, 1000, 100, &other), -EEXIST);
     assert_null(other);
     assert_ptr_equal(registry_find(&registry, "name"), segment);
     assert_ptr_equal(registry_find_id(&registry, segment->id), segment);
@@ -73,11 +73,11 @@ static void same_key_gives_the_same_segment_to_its_owner_only(void **state)
     struct segment *first, *again = NULL;
 
     (void)state;
-    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, 100, &first), 0);
-    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1000, 100, &again), 0);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 0, 99, 1000, 100, &first), 0);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 0, 99, 1000, 100, &again), 0);
     assert_ptr_equal(first, again);
-    assert_int_equal(registry_create(&registry, "key", SIZE, 98, 1000, 100, &again), -EEXIST);
-    assert_int_equal(registry_create(&registry, "key", SIZE, 99, 1001, 100, &again), -EEXIST);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 0, 98, 1000, 100, &again), -EEXIST);
+    assert_int_equal(registry_create(&registry, "key", SIZE, 0, 99, 1001, 100, &again), -EEXIST);
     assert_int_equal(registry.count, 1);
 }
 
@@ -110,11 +110,11 @@ static void limit_holds_and_a_failure_costs_nothing(void **state)
         snprintf(name, sizeof(name), "n%d", i);
         make(name);
     }
-    assert_int_equal(registry_create(&registry, "more", SIZE, 0, 1000, 100, &segment), -EDQUOT);
+    assert_int_equal(registry_create(&registry, "more", SIZE, 0, 0, 1000, 100, &segment), -EDQUOT);
     registry_remove(registry_find(&registry, "n3"));
     assert_true(registry_release(registry_after(&registry, 3)));
-    assert_int_equal(registry_create(&registry, "small", 1, 0, 1000, 100, &segment), -EINVAL);
-    assert_int_equal(registry_create(&registry, "huge", UINT64_MAX / 2, 0, 1000, 100, &segment), -EINVAL);
+    assert_int_equal(registry_create(&registry, "small", 1, 0, 0, 1000, 100, &segment), -EINVAL);
+    assert_int_equal(registry_create(&registry, "huge", UINT64_MAX / 2, 0, 0, 1000, 100, &segment), -EINVAL);
     assert_int_equal(registry.count, MAX_SEGMENTS - 1);
     make("more");
 }
@@ -217,7 +217,7 @@ static void next_daemon_has_the_same_heaps(void **unused)
     assert_int_equal(state_open(&state, -1), 0);
     registry.state = &state;
     make("a");
-    assert_int_equal(registry_create(&registry, "b", SIZE, 99, 1000, 100, &segment), 0);
+    assert_int_equal(registry_create(&registry, "b", SIZE, 0, 99, 1000, 100, &segment), 0);
     assert_int_equal(registry_set_acl(segment, &acl), 0);
     id = segment->id;
     address = segment->file.address;
@@ -237,10 +237,10 @@ static void next_daemon_has_the_same_heaps(void **unused)
     assert_memory_equal(&segment->acl, &acl, sizeof(acl));
     assert_int_equal(view_open(segment, &heap), 0);
     assert_true(segment->serial < registry_find(&registry, "a")->serial);
-    assert_int_equal(quota_count_heap(&quota, 1001, 0), 0);
-    quota_give_heap(&quota, 1001, 0);
+    assert_int_equal(quota_count_heap(&quota, 1001, 0, false), 0);
+    quota_give_heap(&quota, 1001, 0, false);
     registry.max = MAX_SEGMENTS;
-    assert_int_equal(registry_create(&registry, "b", SIZE, 99, 1001, 100, &again), 0);
+    assert_int_equal(registry_create(&registry, "b", SIZE, 0, 99, 1001, 100, &again), 0);
     assert_ptr_equal(again, segment);
     make("next");
     assert_true(registry_is_valid(&registry));

@@ -752,10 +752,16 @@ static void use_and_exhaust_pool(void *arg)
     more.preferred = SEG_HUGE;
     if (kind == SEG_MEMFD) {
         struct seg_segment *thief;
+        struct la_range last;
 
-        CHECK(seg_open(&more, &thief) == 0 && seg_acquire(thief, more.wanted_size, more.wanted_size, &none) == 0);
+        CHECK(seg_open(&more, &thief) == 0 && seg_acquire(thief, 2 * MiB, 2 * MiB, &last) == 0);
+        CHECK(seg_acquire(thief, more.wanted_size - 2 * MiB, more.wanted_size - 2 * MiB, &none) == 0);
         CHECK(seg_acquire(rest, 2 * MiB, 4 * MiB, &none) == -ENOSPC);
         CHECK(strstr(la_last_error(), "pool of huge pages is empty"));
+        /* One is left for two: it stays in the pool. */
+        CHECK(seg_release(thief, last) == 0);
+        CHECK(seg_acquire(rest, 4 * MiB, 4 * MiB, &none) == -ENOSPC);
+        CHECK(pool_number("free_hugepages") == 1);
     }
 }
 

@@ -115,6 +115,27 @@ static void given_back_address_is_used_again_only_after_a_round(void **state)
         assert_int_equal(la_vspace_unclaim(claim(200 * GiB, "large")), 0);
 }
 
+static void claim_for_huge_pages_lies_on_one(void **state)
+{
+    uintptr_t before = claim(LA_VSPACE_GRANULE, "before"), aligned = 0, after = claim(LA_VSPACE_GRANULE, "after"), none = 7;
+    size_t size;
+
+    (void)state;
+    for (size_t alignment = 1; alignment <= GiB; alignment *= 2) {
+        assert_int_equal(la_vspace_claim_aligned(GiB, alignment, "aligned", &aligned), 0);
+        assert_int_equal(aligned % MAX(alignment, LA_VSPACE_GRANULE), 0);
+        assert_true(aligned > before && aligned > after + LA_VSPACE_GRANULE);
+        assert_int_equal(vspace_find_claim("aligned", &after, &size), 0);
+        assert_true(after == aligned && size == GiB);
+        assert_int_equal(la_vspace_unclaim(aligned), 0);
+    }
+    assert_int_equal(la_vspace_claim_aligned(GiB, 0, "none", &none), -EINVAL);
+    assert_int_equal(la_vspace_claim_aligned(GiB, 3 * LA_VSPACE_GRANULE, "none", &none), -EINVAL);
+    assert_int_equal(la_vspace_claim_aligned(GiB, 2 * GiB, "none", &none), -EINVAL);
+    assert_int_equal(la_vspace_claim_aligned(256 * GiB - 4 * LA_VSPACE_GRANULE, GiB, "none", &none), -ENOSPC);
+    assert_int_equal(none, 7);
+}
+
 static void full_arena_is_an_error_until_a_claim_ends(void **state)
 {
     uintptr_t first = claim(100 * GiB, "a"), second = claim(100 * GiB, "b"), third = 7;
@@ -460,6 +481,7 @@ int main(void)
         TEST(claim_in_a_gap_keeps_the_guards),
         TEST(claim_outlives_its_process),
         TEST(given_back_address_is_used_again_only_after_a_round),
+        TEST(claim_for_huge_pages_lies_on_one),
         TEST(full_arena_is_an_error_until_a_claim_ends),
         TEST(known_range_is_claimed_again_under_another_name),
         TEST(bad_requests_are_refused),

@@ -66,21 +66,28 @@ enum la_heap_flags {
      * in /dev/shm needs bit 3, the daemon's bit 1 (set by default).
      */
     LA_HEAP_DUMP = 1u << 3,
+    /*
+     * For who creates the heap: of huge pages (both: of 1 GiB). What la_heap_info() calls page_size says what a heap is made of; whoever attaches to one that exists gets
+     * that. A macro block has its memory before it is handed out: an empty pool is NULL, or an error with the remedy, never SIGBUS.
+     */
+    LA_HEAP_HUGE_2M = 1u << 4,
+    LA_HEAP_HUGE_1G = 1u << 5,
 };
 
 /*
- * Embedded use: heaps named in /dev/shm, no daemon, one user. shmserver/client.h has the same through the daemon.
+ * Embedded use: heaps named in /dev/shm (or a hugetlbfs), no daemon, one user. shmserver/client.h has the same through the daemon.
  */
 
 /**
  * la_heap_create() - create and attach a heap
- * @name:  see LA_HEAP_NAME_MAX; the file is /dev/shm/liballoc-UID-NAME, mode 0600
+ * @name:  see LA_HEAP_NAME_MAX; the file is /dev/shm/liballoc-UID-NAME, mode 0600; of huge pages, in the first hugetlbfs of such pages that this
+ *         user may write to
  * @size:  bytes, at least LA_HEAP_MIN_SIZE, rounded up to 2 MiB; address space, not memory: pages are
  *         committed macro block by macro block
  * @flags: OR of enum la_heap_flags
  * @ret:   set on success, untouched on failure
  *
- * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm or arena full), -ENOMEM, ...
+ * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm, arena or pool of huge pages full), -ENODEV (no such hugetlbfs), -ENOMEM, ...
  */
 LA_API int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret);
 
@@ -111,8 +118,9 @@ LA_API int la_heap_remove(const char *name);
 
 /**
  * la_heap_format() - write a new heap into an empty file
- * @fd:      memfd or file, writable; set to @size by this call
- * @address: where every process will map it, from la_vspace_claim()
+ * @fd:      memfd or file, writable; set to @size by this call. Of huge pages if it was made so (MFD_HUGETLB, or in hugetlbfs)
+ * @size:    rounded up to 2 MiB, or to a huge page if that is larger
+ * @address: where every process will map it, from la_vspace_claim(), or la_vspace_claim_aligned() with the size of a huge page
  * @name:    for reports
  */
 LA_API int la_heap_format(int fd, size_t size, uintptr_t address, const char *name);
@@ -147,6 +155,7 @@ struct la_heap_info {
     uint64_t recovered_processes, recovered_blocks, recovered_bytes;   /* since creation */
     bool quarantined;           /* an invariant was found broken: nothing is allocated any more */
     bool readers;               /* another process is attached by LA_HEAP_READ_ONLY */
+    uint64_t page_size;         /* of the file: above the machine's, the heap is of huge pages */
 };
 
 LA_API int la_heap_info(struct la_heap *heap, struct la_heap_info *ret);

@@ -43,6 +43,14 @@ LA_BEGIN_DECLS
 LA_API int la_vspace_claim(size_t size, const char *name, uintptr_t *ret);
 
 /**
+ * la_vspace_claim_aligned() - la_vspace_claim() at a multiple of @alignment
+ * @alignment: a power of two, at most 1 GiB: what huge pages need; up to LA_VSPACE_GRANULE it changes nothing
+ *
+ * Return: as la_vspace_claim(); -EINVAL for an @alignment that is none.
+ */
+LA_API int la_vspace_claim_aligned(size_t size, size_t alignment, const char *name, uintptr_t *ret);
+
+/**
  * la_vspace_claim_at() - register a range that is known already: of a segment that has outlived who claimed it
  * @address, @size: multiples of LA_VSPACE_GRANULE, inside one arena
  * @name:  as for la_vspace_claim(). A claim of exactly this range is taken over: it gets this name

@@ -57,13 +57,14 @@ LA_API struct shms_client *shms_disconnect(struct shms_client *client);
  * shms_heap_open() - attach to a heap of the daemon, or create it
  * @name:  see LA_HEAP_NAME_MAX
  * @size:  bytes, if it has to be created (as for la_heap_create()); 0: it must exist
- * @flags: OR of enum la_heap_flags and enum shms_open_flags; LA_HEAP_READ_ONLY needs right r only, and cannot be turned into writing
- *         by processes of other users than the daemon's
+ * @flags: OR of enum la_heap_flags and enum shms_open_flags. LA_HEAP_READ_ONLY needs right r only, and cannot be turned into writing
+ *         by processes of other users than the daemon's. LA_HEAP_HUGE_2M and LA_HEAP_HUGE_1G: if it has to be created
  * @ret:   set on success, untouched on failure; ended by shms_heap_close(), or by la_heap_detach()
  *
  * Return: 0, -ENOENT (no such heap and @size is 0), -EEXIST (with SHMS_CREATE_ONLY), -EINVAL (name, size, flags),
  * -EACCES (it is another user's, see shms_heap_set_acl()), -EROFS (it is sealed, and not to be read only),
- * -EDQUOT (this user's share of heaps or bytes is used up), those of la_heap_attach(), -ENOTCONN (the daemon is
+ * -EDQUOT (this user's share of heaps, bytes or huge pages is used up), -ENOSPC (no huge page is left), -EOPNOTSUPP (huge pages, and
+ * the daemon is too old), those of la_heap_attach(), -ENOTCONN (the daemon is
  * gone and none has come in its place, or this process was kicked), -ECHILD, -ETIMEDOUT, ...
  */
 LA_API int shms_heap_open(struct shms_client *client, const char *name, size_t size, unsigned flags,
@@ -79,6 +80,14 @@ LA_API int shms_heap_close(struct shms_client *client, struct la_heap *heap);
 
 /** shms_heap_create() - create a heap without attaching. Return: 0, -EEXIST, -EINVAL, -EDQUOT, -ENOSPC, ... */
 LA_API int shms_heap_create(struct shms_client *client, const char *name, size_t size);
+
+/**
+ * shms_heap_create_huge() - the same, of huge pages
+ * @page_size: 2 MiB, 1 GiB, or another size of the machine's huge pages; 0: small ones. @size is rounded up to it
+ *
+ * Return: as shms_heap_create(); -EINVAL (the machine has no such pages), -ENOSPC (none is left for the header), -EOPNOTSUPP (the daemon is too old).
+ */
+LA_API int shms_heap_create_huge(struct shms_client *client, const char *name, size_t size, size_t page_size);
 
 /**
  * shms_heap_remove() - forget a name; its memory goes when the last attached process has left
@@ -131,6 +140,7 @@ struct shms_heap {
     uint32_t mode;
     uint32_t sealed;            /* 1: see shms_heap_seal() */
     uint32_t unused;
+    uint64_t page_size;         /* bytes; 0 from a daemon before protocol version 4, whose heaps are all of small pages */
 };
 
 /** shms_heap_info() - look at one heap; set @ret->struct_size first. Return: 0, -ENOENT, -EINVAL, ... */
@@ -166,6 +176,9 @@ struct shms_process {
 LA_API int shms_processes(struct shms_client *client, const char *name,
                           void (*each)(void *user, const struct shms_process *process), void *user);
 
+/* For shms_quota.max_huge, to set: he may have no heap of huge pages. */
+#define SHMS_NO_HUGE UINT64_C(1)
+
 /* What a user has of the daemon, and may have. Fields are only ever appended. */
 struct shms_quota {
     uint64_t struct_size;       /* in: sizeof(struct shms_quota) of the caller */
@@ -178,6 +191,7 @@ struct shms_quota {
     uint32_t heaps, max_heaps;
     uint32_t max_requests;      /* per second; more wait, with a second's worth in advance; 0: any number */
     uint64_t max_committed;     /* memory above which there is an event, and what shmserver --over-committed says; UINT64_MAX: none; to set: 0: as it is */
+    uint64_t huge, max_huge;    /* bytes of his heaps of huge pages; UINT64_MAX: no limit but max_bytes; to set: 0: as it is, SHMS_NO_HUGE: none at all */
 };
 
 /** shms_quotas() - call @each for every user that the daemon knows (root and the daemon's user see all of them, others themselves), by user
@@ -186,9 +200,9 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
 
 /**
  * shms_quota_set() - set the limits of one user
- * @quota: uid and the five limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX, max_committed: 0) stay as they are; what he has beyond a lower limit he keeps
+ * @quota: uid and the six limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX, max_committed and max_huge: 0) stay as they are; what he has beyond a lower limit he keeps
  *
- * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old), ...
+ * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old, or only for max_huge), ...
  */
 LA_API int shms_quota_set(struct shms_client *client, const struct shms_quota *quota);
 
