@@ -485,13 +485,70 @@ static void every_request_is_served_in_confinement(void **state)
     assert_int_equal(main_pid(), before);
 }
 
+static void write_drop_in(void)
+{
+    run_or_fail("mkdir -p /run/systemd/system/" SERVICE ".d");
+    run_or_fail("printf '[Service]\\nAmbientCapabilities=CAP_KILL\\nCapabilityBoundingSet=CAP_KILL\\n' > /run/systemd/system/" SERVICE ".d/kill.conf");
+    run_or_fail("systemctl daemon-reload");
+}
+
+static void daemon_with_the_right_to_kill_ends_other_users_processes(void **state)
+{
+    struct child idler;
+    char kick[64];
+
+    (void)state;
+    write_drop_in();
+    idler = child_start(just_connect, NULL);
+    snprintf(kick, sizeof(kick), "kick --kill %d", idler.pid);
+    expect(0, kick);
+    assert_int_equal(child_end(&idler, 0), -SIGKILL);
+    run_or_fail("rm -r /run/systemd/system/" SERVICE ".d && systemctl daemon-reload");
+}
+
+/* ---- a user's own daemon, under a manager of his own ---- */
+
+#define USERS_RUNTIME "/run/heapuser"
+
+/* install_units has made the user, and a service that is his manager. */
+static void as_user(const char *command)
+{
+    char line[256];
+    int status;
+
+    snprintf(line, sizeof(line), "setpriv --reuid heapuser --regid heapuser --clear-groups env XDG_RUNTIME_DIR=" USERS_RUNTIME " %s > /run/said 2>&1",
+             command);
+    status = run(line);
+    if (status != 0)
+        fail_msg("%s: exit status %d: %s", command, status, first_line("cat /run/said"));
+}
+
+static void users_own_daemon_needs_no_rights_and_keeps_his_heaps(void **state)
+{
+    (void)state;
+    run_or_fail("systemctl start heapuser-manager.service");
+    as_user("systemctl --user start shmserver.socket");
+    as_user("shms create mine 16M");
+    as_user("systemctl --user restart shmserver.service");
+    as_user("shms info mine");
+    as_user("systemctl --user kill --signal=KILL --kill-whom=main shmserver.service");
+    as_user("shms info mine");
+    as_user("shms metrics");
+    as_user("systemctl --user is-active shmserver.service");
+    as_user("shms rm mine");
+    run_or_fail("systemctl stop heapuser-manager.service");
+}
+
 static void journal_has_no_complaint(void **state)
 {
     (void)state;
     run_or_fail("journalctl --sync");
-    run_or_fail("journalctl -q --no-pager -o cat -u 'shmserver*' > /run/journal");
+    run_or_fail("journalctl -q --no-pager -o cat -u 'shmserver*' -u heapuser-manager.service > /run/all");
+    /* There is no D-Bus in the guest, which the user's manager says of itself. */
+    run_or_fail("grep -v 'system bus' /run/all > /run/journal");
     /* Something is there to be looked at. */
     run_or_fail("grep -q 'listening on /run/shmserver/shmserver.sock' /run/journal");
+    run_or_fail("grep -q 'listening on " USERS_RUNTIME "/shmserver.sock' /run/journal");
     /* Killed by the filter, refused by a file system or a missing right, a line of a unit that was not understood. */
     if (run("grep -nE 'status=31/SYS|dumped|errno|Unknown|Failed to|ignoring|left out|will not be able' /run/journal") == 0)
         fail_msg("the journal has complaints");
@@ -508,11 +565,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(stop_lets_go_of_heaps_that_nobody_is_attached_to, sockets_setup, sockets_teardown),
         cmocka_unit_test_setup_teardown(removed_heap_leaves_the_managers_store, sockets_setup, sockets_teardown),
         cmocka_unit_test_setup_teardown(every_request_is_served_in_confinement, sockets_setup, sockets_teardown),
+        cmocka_unit_test_setup_teardown(daemon_with_the_right_to_kill_ends_other_users_processes, sockets_setup, sockets_teardown),
+        cmocka_unit_test(users_own_daemon_needs_no_rights_and_keeps_his_heaps),
         cmocka_unit_test(journal_has_no_complaint),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
     if (failed)
-        run("journalctl -q --no-pager -o short-monotonic -u 'shmserver*' | tail -150");
+        run("journalctl -q --no-pager -o short-monotonic -u 'shmserver*' -u heapuser-manager.service | tail -150");
     return failed;
 }
