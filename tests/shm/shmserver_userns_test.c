@@ -86,6 +86,17 @@ static struct shms_client *connect_or_exit(int status)
     return client;
 }
 
+static struct la_heap *open_or_exit(struct shms_client *client, const char *name, size_t size, unsigned flags, int status)
+{
+    struct la_heap *heap = NULL;
+
+    if (shms_heap_open(client, name, size, flags, &heap) < 0) {
+        fprintf(stderr, "%s: %s\n", name, la_last_error());
+        _exit(status);
+    }
+    return heap;
+}
+
 static int attach(struct shms_client *client, const char *name)
 {
     struct la_heap *heap = NULL;
@@ -97,11 +108,9 @@ static int attach(struct shms_client *client, const char *name)
 /* Makes heap @name, and holds blocks in it. */
 static void make_and_hold(struct shms_client *client, const char *name, uint32_t owner)
 {
+    struct la_heap *heap = open_or_exit(client, name, HEAP_SIZE, SHMS_CREATE_ONLY, 2);
     struct shms_heap info = { .struct_size = sizeof(info) };
-    struct la_heap *heap = NULL;
 
-    if (shms_heap_open(client, name, HEAP_SIZE, SHMS_CREATE_ONLY, &heap) < 0)
-        _exit(2);
     for (int i = 0; i < HELD; i++)
         if (!la_heap_hold(heap, HELD_SIZE))
             _exit(3);
@@ -229,7 +238,7 @@ static void give_from_a_container(int said, void *arg)
     become(USER, GROUP);
     enter_namespace(true);
     client = connect_or_exit(1);
-    heap = open_or_fail(client, "contained", HEAP_SIZE);
+    heap = open_or_exit(client, "contained", HEAP_SIZE, 0, 5);
     /* Numbers in requests are the daemon's; this group has none in here. */
     if (shms_heap_set_acl(client, "contained", SHMS_UNCHANGED, GROUP, 0660) < 0)
         _exit(2);
@@ -249,7 +258,7 @@ static void take_in_a_container_and_more(int said, void *arg)
     (void)arg;
     become(OTHER, GROUP);
     enter_namespace(true);
-    heap = open_or_fail(connect_or_exit(1), "contained", 0);
+    heap = open_or_exit(connect_or_exit(1), "contained", 0, 0, 5);
     note = la_take(heap, list_of(heap), offsetof(struct note, next));
     if (!note || strcmp(note->text, "from a container") != 0)
         _exit(2);
