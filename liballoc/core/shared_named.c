@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/fmt.h"
+#include "base/user_ids.h"
 #include "core/shared_heap.h"
 #include "os/certificate.h"
 #include "os/huge_pages.h"
@@ -64,7 +65,7 @@ static int open_existing(const char *name, const char *path, int mode)
         return la_fail(-ENOENT, "no heap \"%s\": create it with la_heap_create() (file %s)", name, path);
     if (fd < 0)
         return la_fail(-errno, "cannot open heap \"%s\" (file %s, errno %d)", name, path, errno);
-    if (fstat(fd, &st) < 0 || st.st_uid != geteuid()) {
+    if (fstat(fd, &st) < 0 || !file_is_own(fd, &st)) {
         close(fd);
         return la_fail(-EACCES, "file %s belongs to another user: not attached", path);
     }

@@ -35,6 +35,7 @@
 #include "base/error.h"
 #include "base/fmt.h"
 #include "base/lock.h"
+#include "base/user_ids.h"
 #include "os/os.h"
 #include "os/range_table.h"
 #include "os/vspace.h"
@@ -114,11 +115,11 @@ static int open_somewhere(char *path)
     return fd;
 }
 
-static int check_owner(const struct stat *st, const char *path)
+static int check_owner(int fd, const struct stat *st, const char *path)
 {
     if (!S_ISREG(st->st_mode))
         return la_fail(-EACCES, "registry %s is no regular file: name another one by LIBALLOC_VSPACE_REGISTRY", path);
-    if (st->st_uid != geteuid())
+    if (!file_is_own(fd, st))
         return la_fail(-EACCES, "registry %s belongs to user %u: name another one by LIBALLOC_VSPACE_REGISTRY", path,
                        (unsigned)st->st_uid);
     if (st->st_mode & (S_IWGRP | S_IWOTH))
@@ -144,6 +145,18 @@ static int lock_file(int fd, const char *path)
     return 0;
 }
 
+static const char *what_helps(int error)
+{
+    switch (error) {
+    case ELOOP:
+        return ": it is a symbolic link";
+    case EACCES:
+        return ": it is another user's (root's of another user namespace?), name another one by LIBALLOC_VSPACE_REGISTRY";
+    default:
+        return "";
+    }
+}
+
 /* The file under its lock; a file that was removed while we waited is not the registry any more: -ESTALE. */
 static int open_locked(char *path, struct stat *st)
 {
@@ -151,10 +164,10 @@ static int open_locked(char *path, struct stat *st)
     int r;
 
     if (fd < 0)
-        return la_fail(fd, "cannot open registry %s (errno %d)%s", path, -fd, fd == -ELOOP ? ": it is a symbolic link" : "");
+        return la_fail(fd, "cannot open registry %s (errno %d)%s", path, -fd, what_helps(-fd));
     if (fstat(fd, st) < 0)
         return la_fail(-errno, "cannot look at registry %s (errno %d)", path, errno);
-    r = check_owner(st, path);
+    r = check_owner(fd, st, path);
     if (r == 0)
         r = lock_file(fd, path);
     if (r < 0)

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/fmt.h"
+#include "base/user_ids.h"
 #include "os/os.h"
 #include "os/vspace_registry.h"
 #include "segments/backends/file.h"
@@ -47,7 +48,7 @@ static int open_file(const char *name)
     if (fd < 0)
         return la_fail(-errno, "cannot open segment \"%s\" (%s, errno %d)%s", name, path, errno,
                        errno == ENOENT ? ": make it with SEG_CREATE" : "");
-    if (fstat(fd, &st) < 0 || st.st_uid != geteuid()) {
+    if (fstat(fd, &st) < 0 || !file_is_own(fd, &st)) {
         close(fd);
         return la_fail(-EACCES, "segment \"%s\" (%s) belongs to another user", name, path);
     }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/user_ids.h"
 
 #ifndef SO_PEERGROUPS
 #define SO_PEERGROUPS 59
@@ -59,7 +60,8 @@ int identity_read(int socket, struct identity *ret)
 
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
         return la_fail(-errno, "cannot tell who has connected (errno %d)", errno);
-    *ret = (struct identity){ .pid = peer.pid, .uid = peer.uid, .gid = peer.gid, .pidfd = open_pidfd(socket, peer.pid) };
+    *ret = (struct identity){ .pid = peer.pid, .uid = peer.uid, .gid = peer.gid, .is_certain = user_id_is_certain(peer.uid),
+                              .pidfd = open_pidfd(socket, peer.pid) };
     read_command(ret);
     return 0;
 }
@@ -69,7 +71,7 @@ void identity_deinit(struct identity *id)
     close_fd(&id->pidfd);
 }
 
-bool identity_has_group(int socket, const struct identity *id, gid_t group)
+static bool has_number(int socket, const struct identity *id, gid_t group)
 {
     gid_t few[64], *groups = few, *more = NULL;
     socklen_t length = sizeof(few);
@@ -89,8 +91,15 @@ bool identity_has_group(int socket, const struct identity *id, gid_t group)
     return found;
 }
 
+bool identity_has_group(int socket, const struct identity *id, gid_t group)
+{
+    return has_number(socket, id, group) && group_id_is_certain(group);
+}
+
 bool access_allows(const struct access *access, int socket, const struct identity *id)
 {
+    if (!id->is_certain)
+        return false;
     if (id->uid == geteuid() || id->uid == 0)
         return true;
     return access->by_group && identity_has_group(socket, id, access->group);

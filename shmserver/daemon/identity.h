@@ -12,6 +12,7 @@ struct identity {
     pid_t pid;          /* in the daemon's PID namespace; 0: in none that it sees */
     uid_t uid;
     gid_t gid;
+    bool is_certain;    /* the user is one, not all whom our user namespace does not map */
     int pidfd;          /* readable when the process has ended; -1: not known */
     char command[16];   /* for people */
 };
@@ -20,10 +21,10 @@ struct identity {
 int identity_read(int socket, struct identity *ret);
 void identity_deinit(struct identity *id);
 
-/* The process had @group, as its primary group or another one, when it connected. */
+/* The process had @group, as its primary group or another one, when it connected. Never true of the number that stands for all unmapped groups. */
 bool identity_has_group(int socket, const struct identity *id, gid_t group);
 
-/* Who may use a daemon: its own user, root, and the members of one group. */
+/* Who may use a daemon: its own user, root, and the members of one group; of them those whom it can tell apart. */
 struct access {
     bool by_group;
     gid_t group;

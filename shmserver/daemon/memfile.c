@@ -15,6 +15,7 @@
 #include <liballoc/vspace.h>
 
 #include "base/error.h"
+#include "base/user_ids.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U     /* Linux 6.3; includes MFD_ALLOW_SEALING */
@@ -147,7 +148,7 @@ static bool has_our_seals(int fd)
 
 static bool is_made_by_us(int fd, struct stat *st)
 {
-    return fstat(fd, st) == 0 && S_ISREG(st->st_mode) && st->st_uid == geteuid() && (st->st_mode & 07777) == 0600 && st->st_nlink == 0 &&
+    return fstat(fd, st) == 0 && S_ISREG(st->st_mode) && file_is_own(fd, st) && (st->st_mode & 07777) == 0600 && st->st_nlink == 0 &&
            has_our_seals(fd);
 }
 

@@ -125,6 +125,9 @@ static int watch(struct peer *peer)
 
 static int admit(struct server *server, int fd, struct identity *id)
 {
+    if (!id->is_certain)
+        return la_fail(-EACCES, "this shmserver's user namespace does not map your user, who looks like all others that it does not map: map him there "
+                                "(uid_map), or run shmserver outside");
     if (!access_allows(&server->access, fd, id))
         return la_fail(-EACCES, "user %u may not use this shmserver, which is user %u's: see shmserver --allow-group", id->uid, geteuid());
     if (server->peer_count >= server->max_peers)

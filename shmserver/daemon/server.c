@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "shmserver/daemon/holes.h"
+#include "base/user_ids.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
@@ -213,6 +214,15 @@ static int restore(struct server *server, struct named_fds *inherited)
     return MIN(r, 0);
 }
 
+/* Strangers would look like ourselves, who may do everything. */
+static int check_own_user(void)
+{
+    if (user_id_is_certain(geteuid()))
+        return 0;
+    return la_fail(-EPERM, "shmserver cannot run as user %u here, as its user namespace shows all users whom it does not map by that number: run it as "
+                           "a user that is mapped (`unshare --map-current-user`)", geteuid());
+}
+
 int server_init(struct server *server, const struct server_options *options, struct named_fds *inherited)
 {
     int r;
@@ -231,6 +241,8 @@ int server_init(struct server *server, const struct server_options *options, str
     server->registry.store = &server->store;
     raise_descriptor_limit();
     r = loop_init(&server->loop);
+    if (r == 0)
+        r = check_own_user();
     if (r == 0)
         r = watch_signals(server);
     if (r == 0)

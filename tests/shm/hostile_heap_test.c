@@ -281,15 +281,19 @@ static void list_fields(void)
     ADD("header", 0, struct heap_header, name, 1);
     ADD("header", 0, struct heap_header, macro_count, 1);
     ADD("header", 0, struct heap_header, lanes_at, 1);
+    ADD("header", 0, struct heap_header, trail_at, 1);
     ADD("header", 0, struct heap_header, macros_at, 1);
+    ADD("header", 0, struct heap_header, marks_at, 1);
     ADD("header", 0, struct heap_header, payload_at, 1);
     ADD("header", 0, struct heap_header, quarantined, 1);
     ADD("header", 0, struct heap_header, next_macro, 1);
     ADD("header", 0, struct heap_header, abandoned, 1);
     ADD("header", 0, struct heap_header, rows, 1);
+    ADD("header", 0, struct heap_header, lanes, 1);
     ADD("header", 0, struct heap_header, committed, 1);
     ADD("process", header->processes_at, struct heap_process, state, 3);
     ADD("process", header->processes_at, struct heap_process, command, 3);
+    ADD("process", header->processes_at, struct heap_process, trail_lost, 3);
     ADD("lane", header->lanes_at, struct heap_lane, owner, 4);
     ADD("lane", header->lanes_at, struct heap_lane, op, 4);
     ADD("lane", header->lanes_at, struct heap_lane, sequence, 4);
@@ -298,6 +302,9 @@ static void list_fields(void)
     ADD("lane", header->lanes_at, struct heap_lane, record, 4);
     ADD("lane", header->lanes_at, struct heap_lane, next_offset, 4);
     ADD("lane", header->lanes_at, struct heap_lane, generation, 4);
+    ADD("lane", header->lanes_at, struct heap_lane, has_row, 4);
+    ADD("lane", header->lanes_at, struct heap_lane, freeing, 4);
+    ADD("trail", header->trail_at, struct heap_trail, block[0], 4);
     ADD("root", header->roots_at, struct heap_root, state, 5);
     ADD("root", header->roots_at, struct heap_root, value, 4);
     ADD("root", header->roots_at, struct heap_root, name, 4);
@@ -306,6 +313,7 @@ static void list_fields(void)
     ADD("macro block", header->macros_at, struct heap_macro, hinted, rows + 1);
     ADD("slice", header->slices_at, struct heap_slice, page, (rows + 1) * SLICES_PER_MACRO);
     ADD("slice", header->slices_at, struct heap_slice, run, (rows + 1) * SLICES_PER_MACRO);
+    add_field("marks", header->marks_at, 1, 1, (rows + 1) * SLICES_PER_MACRO);
     add_words(rows);
 }
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,11 +56,47 @@ static void own_user_comes_in_and_groups_count(void **state)
     close(ends[1]);
 }
 
+/* As root of nothing: a namespace that maps nobody shows us, and everybody, by the same number. */
+static int judge_ourselves_without_a_map(void)
+{
+    struct access access = { .by_group = true };
+    struct identity id;
+    int ends[2];
+
+    if (unshare(CLONE_NEWUSER) < 0)
+        return 77;
+    access.group = getegid();
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 || identity_read(ends[0], &id) < 0)
+        return 1;
+    if (id.uid != geteuid() || id.gid != access.group || id.is_certain)
+        return 2;
+    return !access_allows(&access, ends[0], &id) && !identity_has_group(ends[0], &id, id.gid) ? 0 : 3;
+}
+
+static void who_is_not_mapped_is_neither_ourselves_nor_a_member(void **state)
+{
+    int status;
+    pid_t pid;
+
+    (void)state;
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(judge_ourselves_without_a_map());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WEXITSTATUS(status) == 77) {
+        print_message("skipped: no right to make user namespaces here\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_end_is_who_the_kernel_says),
         cmocka_unit_test(own_user_comes_in_and_groups_count),
+        cmocka_unit_test(who_is_not_mapped_is_neither_ourselves_nor_a_member),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

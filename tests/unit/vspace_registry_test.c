@@ -355,6 +355,17 @@ static void stopped_holder_costs_an_error_not_a_hang(void **state)
 
 /* ---- a file that is not ours ---- */
 
+/* As of root of a user namespace, whose number is that of the machine's root. */
+static void claim_as_another_user(void *arg)
+{
+    uintptr_t address;
+
+    (void)arg;
+    CHECK(setresuid(1, 1, 1) == 0);
+    CHECK(la_vspace_claim(GiB, "of root's", &address) == -EACCES);
+    CHECK(strstr(la_last_error(), "name another one by LIBALLOC_VSPACE_REGISTRY") != NULL);
+}
+
 static void strange_files_are_not_used(void **state)
 {
     uintptr_t address = 7;
@@ -385,6 +396,7 @@ static void strange_files_are_not_used(void **state)
         assert_int_equal(fchown(fd, 1, 1), 0);
         assert_int_equal(la_vspace_claim(GiB, "another user's", &address), -EACCES);
         assert_int_equal(fchown(fd, 0, 0), 0);
+        assert_int_equal(run_in_child(claim_as_another_user, NULL), 0);
     }
     claim(GiB, "ours and empty");
     close(fd);
