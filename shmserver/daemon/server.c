@@ -12,8 +12,8 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
-#include "shmserver/daemon/holes.h"
 #include "base/user_ids.h"
+#include "shmserver/daemon/holes.h"
 #include "shmserver/daemon/log.h"
 #include "shmserver/daemon/peer.h"
 #include "shmserver/daemon/reaper.h"
