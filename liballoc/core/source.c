@@ -402,7 +402,7 @@ static void each_page(struct la_macro *m, page_visitor *visit, void *arg)
 static void count_large(struct la_chain *owner, const struct la_page *page, int blocks)
 {
     owner->large_live += (uint64_t)blocks;
-    owner->large_bytes += (uint64_t)blocks * page->large_size;
+    owner->large_bytes += (uint64_t)blocks * ((uint64_t)page->slices << page->macro->segment->slice_shift);
 }
 
 static void hand_over(struct la_page *page, void *arg)
@@ -416,7 +416,7 @@ static void hand_over(struct la_page *page, void *arg)
     page->listed = 0;
     page->next = page->prev = NULL;
     atomic_store_explicit(&page->chain, to, memory_order_relaxed);
-    if (to->kind == CHAIN_ORPHAN || page->kind != PAGE_SMALL)
+    if (to->kind == CHAIN_ORPHAN)
         atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
     else
         page_open_to_fast_path(page, to);

@@ -11,6 +11,7 @@
 #include "core/page.h"
 #include "core/pool.h"
 #include "core/region_map.h"
+#include "core/size_class.h"
 #include "core/source.h"
 #include "core/thread.h"
 #include "os/nodes.h"
@@ -578,6 +579,8 @@ static void large_blocks_of_an_ended_thread_are_counted_by_who_adopts_them(void 
     la_free(mine);
     for (unsigned i = 0; i < 4; i++)
         la_free(theirs[i]);
+    /* They are as good as its own: none has gone through a queue. */
+    assert_int_equal(pool_bin_count(la_tls_own, class_of_run(3)), 5);
     la_chain_stats(NULL, &after);
     assert_int_equal(after.blocks, 0);
     assert_int_equal(after.allocated, 0);
