@@ -509,7 +509,36 @@ static bool block_is_device_only(const struct la_page *page)
     return page && !page_is_shared(page) && page->macro && (page->macro->segment->source->ops.flags & LA_SOURCE_DEVICE_ONLY);
 }
 
-static void *realloc_in(struct la_chain *chain, void *block, size_t size)
+/*
+ * The usual case: a block of the default chain that is long enough, and of which at least half is used (programs shrink and grow in turn). One that is
+ * free has a mark. Reads only: also for handlers.
+ */
+static inline __attribute__((always_inline)) bool stays(const void *block, size_t size)
+{
+    const struct la_page *page = region_entry(block);
+    size_t old;
+
+    if (!page_is_own(page, la_tls_default))
+        return false;
+    old = usable(page);
+    if (!page_is_block_start(page, block) && (page->kind != PAGE_LARGE || page->start != (uintptr_t)block))
+        return false;
+    return size <= old && size >= old / 2 && (*(const uint64_t *)block ^ la_free_mark) > 1;
+}
+
+/*
+ * A block for the first @size bytes of one of @old bytes. Who grows a block by a bit will do so again: a quarter more than before makes the copies half as
+ * many. Not where every byte is counted.
+ */
+static void *alloc_to_move(struct la_chain *chain, size_t old, size_t size)
+{
+    size_t ample = size > old ? MAX(size, old + old / 4) : size;
+    void *block = ample > size && !counted_tail(chain) ? alloc_named(chain, ample) : NULL;
+
+    return block ? block : alloc_named(chain, size);
+}
+
+static NOINLINE void *realloc_in(struct la_chain *chain, void *block, size_t size)
 {
     size_t old = la_usable_size(block);
     struct la_page *page = region_page(block);
@@ -536,7 +565,7 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
     }
     if (unlikely(chain_is_device_only(chain) || block_is_device_only(page)))
         return refuse_to_touch("realloc", block);
-    moved = alloc_named(chain, size);
+    moved = alloc_to_move(chain, old, size);
     if (!moved)
         return NULL;
     memcpy(moved, block, MIN(old, size));
@@ -546,7 +575,9 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
 
 void *la_chain_realloc(struct la_chain *chain, void *block, size_t size)
 {
-    return block ? realloc_in(chain, block, size) : alloc_named(chain, size);
+    if (!block)
+        return alloc_named(chain, size);
+    return likely(stays(block, size)) ? block : realloc_in(chain, block, size);
 }
 
 void *la_realloc(void *block, size_t size)
