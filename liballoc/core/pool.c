@@ -27,7 +27,7 @@
 #include "core/source.h"
 #include "core/thread.h"
 
-enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 24 };
+enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32 };
 
 uint64_t la_no_block = 1;    /* no mark: see page_mark_init() */
 _Atomic(uint32_t) la_no_word = UINT32_MAX;
@@ -231,7 +231,37 @@ void pool_unlist_page(struct la_chain *chain, struct la_page *page)
     page->listed = 0;
 }
 
-/* A page's slices go back; a wholly free macro block too, but for one that is kept against thrashing. */
+/*
+ * Against thrashing a chain keeps one wholly free macro block, a thread's own chain some more: each that goes to the source and comes back costs four
+ * system calls (base/lock.h), half of what its 64 blocks of 32 KiB cost otherwise.
+ */
+enum { SPARE_MACROS = 4 };
+
+/* Half of them, those that were freed last, stay. */
+static void give_spare(struct la_chain *chain)
+{
+    struct la_macro *m = chain->by_run[SLICES_PER_MACRO], *next;
+
+    /* Once for all of them. */
+    signals_hold();
+    for (unsigned i = 0; m; i++, m = next) {
+        next = m->next;
+        if (i >= SPARE_MACROS / 2)
+            chain->ops->give_macro(chain, m);
+    }
+    signals_release();
+}
+
+static bool has_more_spare_than(const struct la_chain *chain, unsigned limit)
+{
+    unsigned n = 0;
+
+    for (const struct la_macro *m = chain->by_run[SLICES_PER_MACRO]; m && n <= limit; m = m->next)
+        n++;
+    return n > limit;
+}
+
+/* A page's slices go back; a wholly free macro block too, if the chain has spare ones. */
 void pool_give_page(struct la_chain *chain, struct la_page *page)
 {
     struct la_macro *m = page->macro;
@@ -240,8 +270,12 @@ void pool_give_page(struct la_chain *chain, struct la_page *page)
     slices_give(chain, page);
     if (m->free_slices != m->all_slices || chain->segment)
         return;
-    if (m->next || m->prev || chain->by_run[m->run] != m)
+    if (chain->kind == CHAIN_THREAD && m->run == SLICES_PER_MACRO) {
+        if (has_more_spare_than(chain, SPARE_MACROS))
+            give_spare(chain);
+    } else if (m->next || m->prev || chain->by_run[m->run] != m) {
         chain->ops->give_macro(chain, m);
+    }
 }
 
 static void page_got_block(struct la_chain *chain, struct la_page *page)
@@ -543,6 +577,17 @@ static unsigned take_page(struct la_chain *chain, unsigned c, struct la_page *pa
     return n;
 }
 
+/*
+ * Where pages have a free block here and there, several share the cost of the slow path. Of big blocks a few only: they are handed out while the
+ * marks that they got here are in the first cache still.
+ */
+static unsigned refill_min(unsigned c)
+{
+    enum { MANY = 24, FEW = 4 };
+
+    return class_size(c) <= 4 * KiB ? MANY : FEW;
+}
+
 /* *@out: there is no page to be had. Else NULL says only that this one had nothing. */
 static void *take_small(struct la_chain *chain, unsigned c, bool *out)
 {
@@ -553,8 +598,7 @@ static void *take_small(struct la_chain *chain, unsigned c, bool *out)
     if (!page)
         page = new_page(chain, c);
     *out = !page;
-    /* Where pages have a free block here and there, several share the cost of the slow path. */
-    for (; page && n < REFILL_MIN; page = chain->avail[c]) {
+    for (; page && n < refill_min(c); page = chain->avail[c]) {
         unsigned got = take_page(chain, c, page, &block);
 
         n += got;

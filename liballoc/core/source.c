@@ -472,6 +472,24 @@ static struct la_macro *pick_free(const struct la_source_node *node, unsigned sl
     return NULL;
 }
 
+static void take_free(struct la_source *source, struct la_chain *chain, struct la_macro *m)
+{
+    free_drop(source, m);
+    m->state = MACRO_OWNED;
+    m->free_slices = m->all_slices;
+    macro_join(chain, m);
+}
+
+/* What a growing thread will need next, while the lock is held: of what is resident already, a quarter of what it has, no more than it may keep. */
+static void take_ahead(struct la_source *source, struct la_source_node *node, struct la_chain *chain)
+{
+    enum { MOST = 3 };
+    unsigned n = chain->kind == CHAIN_THREAD ? MIN(chain->macro_count / 4, (unsigned)MOST) : 0;
+
+    for (; n > 0 && node->free_dirty && node->free_dirty->all_slices == UINT32_MAX; n--)
+        take_free(source, chain, node->free_dirty);
+}
+
 /* Under the lock. */
 static bool take_on_node(struct la_source *source, unsigned node, struct la_chain *chain, unsigned c, unsigned slices)
 {
@@ -486,10 +504,8 @@ static bool take_on_node(struct la_source *source, unsigned node, struct la_chai
     m = pick_free(&source->nodes[node], slices);
     if (!m)
         return false;
-    free_drop(source, m);
-    m->state = MACRO_OWNED;
-    m->free_slices = m->all_slices;
-    macro_join(chain, m);
+    take_free(source, chain, m);
+    take_ahead(source, &source->nodes[node], chain);
     return true;
 }
 

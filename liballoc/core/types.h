@@ -111,8 +111,11 @@ struct la_page {
     struct la_macro *macro;
     void *mapping;              /* PAGE_HUGE: where the mapping starts, mapping_size long; SMALL, LARGE: the shadow of blocks, NULL: in band */
 
-    void *free;                 /* list of free blocks, linked through the blocks */
-    uint32_t free_count;        /* length of that list */
+    union {
+        void *free;             /* list of free blocks, linked through the blocks */
+        uint64_t free_bits;     /* of a page of few blocks (page_has_bits()): bit i, block i is free */
+    };
+    uint32_t free_count;        /* length of that list, bits set */
     uint32_t used;              /* see E1 */
     uint32_t capacity;          /* blocks that fit */
     uint32_t bump;              /* blocks handed out at least once; the ones above were never touched */

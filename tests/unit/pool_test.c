@@ -203,6 +203,35 @@ static void memory_that_is_freed_is_used_again_for_other_sizes(void **state)
     }
 }
 
+/* ---- spare macro blocks ---- */
+
+static void cycle_in_a_thread(void *arg)
+{
+    unsigned *most = arg;
+
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < 1000; i++)
+            blocks[i] = la_malloc(32768);       /* 16 macro blocks */
+        assert_true(la_tls_own->macro_count >= 16 && la_tls_own->macro_count <= 16 + 4);
+        give(1000);
+        *most = MAX(*most, la_tls_own->macro_count);
+        assert_chain_is_sound(la_tls_own);
+    }
+    pool_trim_own();
+    assert_null(la_tls_own->macros);
+}
+
+/* The bin's blocks are in some, a few more are free. */
+static void thread_keeps_a_few_free_macro_blocks_until_it_trims(void **state)
+{
+    unsigned most = 0;
+
+    (void)state;
+    in_other_thread(cycle_in_a_thread, &most);
+    assert_true(most > 1 && most <= 128 * 32768 / MACRO_SIZE + 4 + 1);
+    la_source_trim(NULL);
+}
+
 /* ---- large blocks ---- */
 
 static void large_blocks_spread_over_the_cache_sets(void **state)
@@ -602,6 +631,7 @@ int main(void)
         pool_test(flush_gives_every_page_and_macro_block_back),
         pool_test(pages_come_and_go_with_their_blocks),
         pool_test(memory_that_is_freed_is_used_again_for_other_sizes),
+        cmocka_unit_test(thread_keeps_a_few_free_macro_blocks_until_it_trims),
         pool_test(large_blocks_spread_over_the_cache_sets),
         pool_test(large_block_of_every_length_takes_the_slices_it_needs),
         pool_test(block_just_above_a_macro_block_is_huge),
