@@ -62,7 +62,8 @@ static void subtract_bins(struct la_stats *sum, const struct la_chain *chain)
         sum->blocks -= n;
         sum->allocated -= MIN(bytes, sum->allocated);
         sum->cached += bytes;
-        sum->allocations -= MIN(n, sum->allocations);
+        if (c < SMALL_CLASSES)      /* the others' have all been handed out once */
+            sum->allocations -= MIN(n, sum->allocations);
     }
 }
 
