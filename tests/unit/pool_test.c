@@ -356,14 +356,31 @@ static void large_block_in_a_bin_makes_room_for_every_size_of_its_class(void **s
         struct la_page *page = region_page(first);
 
         memset(first, 1, la_usable_size(first));
+        /* Left there by some earlier block. */
+        *(uint64_t *)align_down((uintptr_t)first, SLICE_SIZE) = la_free_mark;
         la_free(first);
         second = i % 2 ? la_malloc(2 * SLICE_SIZE) : la_aligned_alloc(4096, SLICE_SIZE + 1);
         assert_ptr_equal(region_page(second), page);
+        assert_false(page_block_is_marked(page, second));
         assert_int_equal((uintptr_t)second % (i % 2 ? 64 : 4096), 0);
         assert_true(la_usable_size(second) >= (i % 2 ? 2 : 1) * SLICE_SIZE);
         memset(second, 2, la_usable_size(second));
         assert_chain_is_sound(f->chain);
         la_free(second);
+        pool_flush_all(f->chain);
+    }
+}
+
+static void large_block_of_slices_that_held_a_free_one_is_not_taken_for_free(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t *block = la_malloc(2 * SLICE_SIZE);
+
+        assert_int_not_equal(*block, la_free_mark);
+        assert_true(la_usable_size(block) >= 2 * SLICE_SIZE);
+        la_free(block);
         pool_flush_all(f->chain);
     }
 }
@@ -639,6 +656,7 @@ int main(void)
         pool_test(aligned_blocks_come_from_small_classes_while_one_fits),
         pool_test(freed_large_block_is_the_next_one_without_a_slow_path),
         pool_test(large_block_in_a_bin_makes_room_for_every_size_of_its_class),
+        pool_test(large_block_of_slices_that_held_a_free_one_is_not_taken_for_free),
         pool_test(bin_of_large_blocks_is_bounded_in_bytes),
         pool_test(large_blocks_in_bins_do_not_make_a_chain_grow),
         pool_test(large_blocks_in_bins_are_counted_as_cached),
