@@ -408,6 +408,8 @@ void la_free(void *block)
         return;
     }
     if (unlikely(!page_is_block_start(page, block))) {
+        /* Hidden from the compiler, which else keeps what was read of it in a register for that call, at an instruction more for all the others. */
+        __asm__("" : "+r"(page));
         free_run(block, page);
         return;
     }
