@@ -530,7 +530,7 @@ static inline __attribute__((always_inline)) bool stays(const void *block, size_
 
 /*
  * A block for the first @size bytes of one of @old bytes. Who grows a block by a bit will do so again: a quarter more than before makes the copies half as
- * many. Not where every byte is counted.
+ * many (28 to 64 KiB, not 57). Not where every byte is counted.
  */
 static void *alloc_to_move(struct la_chain *chain, size_t old, size_t size)
 {
