@@ -197,8 +197,8 @@ static bool large_is_in_bin(const struct la_chain *owner, const struct la_page *
 {
     const void *block = (const void *)page->start;
 
-    return page->kind == PAGE_LARGE && page_block_is_marked(page, block) && (owner == la_tls_own || owner == la_tls_closed) &&
-           pool_bin_holds(owner, page->size_class, block);
+    return page->kind == PAGE_LARGE && (owner == la_tls_own || owner == la_tls_closed) && pool_bin_count(owner, page->size_class) > 0 &&
+           page_block_is_marked(page, block) && pool_bin_holds(owner, page->size_class, block);
 }
 
 /*

@@ -199,8 +199,18 @@ void chain_drop_memory(struct la_chain *chain)
     chain->large_live = chain->large_bytes = 0;
 }
 
+/* What the fast paths do with a block of the default chain reads the block. */
+static void close_pages(struct la_macro *m)
+{
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++)
+        if (m->all_slices & (1u << i))
+            atomic_store_explicit(&macro_page(m, i)->fast_chain, NULL, memory_order_relaxed);
+}
+
 void chain_lose(struct la_chain *chain)
 {
+    for (struct la_macro *m = chain->macros; m; m = m->chain_next)
+        close_pages(m);
     pool_bins_close(chain->bins);
     chain->rooms = NULL;        /* a few KiB that are the child's price */
     chain->draining = NULL;
