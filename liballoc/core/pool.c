@@ -27,7 +27,7 @@
 #include "core/source.h"
 #include "core/thread.h"
 
-enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32 };
+enum { FIRST_ROOM = 16, SCAVENGE_EVERY = 32, REFILL_MIN = 24 };
 
 uint64_t la_no_block = 1;    /* no mark: see page_mark_init() */
 _Atomic(uint32_t) la_no_word = UINT32_MAX;
@@ -577,17 +577,6 @@ static unsigned take_page(struct la_chain *chain, unsigned c, struct la_page *pa
     return n;
 }
 
-/*
- * Where pages have a free block here and there, several share the cost of the slow path. Of big blocks a few only: they are handed out while the
- * marks that they got here are in the first cache still.
- */
-static unsigned refill_min(unsigned c)
-{
-    enum { MANY = 24, FEW = 4 };
-
-    return class_size(c) <= 4 * KiB ? MANY : FEW;
-}
-
 /* *@out: there is no page to be had. Else NULL says only that this one had nothing. */
 static void *take_small(struct la_chain *chain, unsigned c, bool *out)
 {
@@ -598,7 +587,8 @@ static void *take_small(struct la_chain *chain, unsigned c, bool *out)
     if (!page)
         page = new_page(chain, c);
     *out = !page;
-    for (; page && n < refill_min(c); page = chain->avail[c]) {
+    /* Where pages have a free block here and there, several share the cost of the slow path. */
+    for (; page && n < REFILL_MIN; page = chain->avail[c]) {
         unsigned got = take_page(chain, c, page, &block);
 
         n += got;
