@@ -46,6 +46,24 @@ static NOINLINE void *alloc_slow(size_t size, struct la_chain *chain)
     return block;
 }
 
+/* Above SMALL_MAX: a run of slices, out of its bin. */
+static NOINLINE void *alloc_run(size_t size, struct la_chain *chain)
+{
+    size_t slices = (size + SLICE_SIZE - 1) >> SLICE_SHIFT;
+    void *block;
+
+    if (unlikely(size > MACRO_SIZE))
+        return alloc_slow(size, chain);
+    block = bin_pop(&chain->fast[class_of_run(slices)]);
+    if (unlikely(!block))
+        return alloc_slow(size, chain);
+    *(uint64_t *)block = 0;
+    /* It starts where its last user's size left room for a colour. */
+    if (unlikely(((uintptr_t)block & (SLICE_SIZE - 1)) + size > slices << SLICE_SHIFT))
+        return pool_fit_large(region_entry(block), size, 16);
+    return block;
+}
+
 /* TABLE_MAX to SMALL_MAX: the class is computed. */
 static NOINLINE void *alloc_medium(size_t size, struct la_chain *chain)
 {
@@ -53,7 +71,7 @@ static NOINLINE void *alloc_medium(size_t size, struct la_chain *chain)
     void *block;
 
     if (unlikely(size > SMALL_MAX))
-        return alloc_slow(size, chain);
+        return alloc_run(size, chain);
     bin = &chain->fast[class_of_large(size)];
     block = bin_pop(bin);
     if (unlikely(!block))
@@ -109,7 +127,7 @@ static void *calloc_from(struct la_chain *chain, size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    if (bytes <= SMALL_MAX) {
+    if (bytes <= MACRO_SIZE) {
         block = alloc_named(chain, bytes);
     } else {
         int saved = errno;
@@ -172,15 +190,28 @@ static bool chain_is_lost(const struct la_chain *chain)
     return chain && source_is_lost(chain->source);
 }
 
+static const char *const again_text = "was freed already";
+
+/* The one block of @page lies in a bin of a chain of the calling thread. (Into others' it must not look; their owner finds it out.) */
+static bool large_is_in_bin(const struct la_chain *owner, const struct la_page *page)
+{
+    const void *block = (const void *)page->start;
+
+    return page->kind == PAGE_LARGE && (owner == la_tls_own || owner == la_tls_closed) && pool_bin_count(owner, page->size_class) > 0 &&
+           page_block_is_marked(page, block) && pool_bin_holds(owner, page->size_class, block);
+}
+
 /*
  * The one block of a large or huge page: whoever takes @used from 1 to 0 frees it. Two threads may be wrong at once, and a
  * block that is twice in a remote free queue would make a ring of it. What is wrong; NULL: it is the caller's to free.
  */
-static const char *claim_large(struct la_page *page, const void *block)
+static const char *claim_large(const struct la_chain *owner, struct la_page *page, const void *block)
 {
     if ((uintptr_t)block != page->start)
         return "is not the start of its large block";
-    return __atomic_exchange_n(&page->used, 0, __ATOMIC_RELAXED) == 1 ? NULL : "was freed already";
+    if (large_is_in_bin(owner, page))
+        return again_text;
+    return __atomic_exchange_n(&page->used, 0, __ATOMIC_RELAXED) == 1 ? NULL : again_text;
 }
 
 /* What is wrong with freeing @block of @page, which looks free already or is no start; NULL: nothing after all. */
@@ -196,7 +227,7 @@ static const char *why_not(const struct la_chain *chain, const struct la_page *p
         return NULL;
     /* The mark may have come by copying freed memory: look. */
     if (chain && (pool_bin_holds(chain, page->size_class, block) || page_block_is_free(page, block)))
-        return "was freed already";
+        return again_text;
     return NULL;
 }
 
@@ -265,7 +296,7 @@ static void free_own(struct la_chain *chain, struct la_page *page, void *block)
 static void free_page_block(bool nested, struct la_page *page, void *block)
 {
     struct la_chain *owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
-    const char *why = chain_is_lost(owner) ? lost_text : page->kind == PAGE_SMALL ? NULL : claim_large(page, block);
+    const char *why = chain_is_lost(owner) ? lost_text : page->kind == PAGE_SMALL ? NULL : claim_large(owner, page, block);
 
     if (why) {
         report(page, block, why);
@@ -344,6 +375,15 @@ static NOINLINE void free_elsewhere(void *block, const struct la_page *page, siz
         free_slow(block);
 }
 
+/* A block of the default chain, but no small one's start. What is in the bin already, or waits for its owner in a queue, says so in its first word. */
+static NOINLINE void free_run(void *block, const struct la_page *page)
+{
+    bool fits = page->kind == PAGE_LARGE && page->start == (uintptr_t)block && (*(const uint64_t *)block ^ la_free_mark) > 1;
+
+    if (unlikely(!fits) || unlikely(!bin_push(la_tls_default, page->bin_offset, block)))
+        free_slow(block);
+}
+
 /*
  * The page's blocks are the chain's own to free. A plain load, so that it folds into the compare: the value changes only between other chains
  * while it is not ours, and an aligned pointer is read whole.
@@ -368,7 +408,9 @@ void la_free(void *block)
         return;
     }
     if (unlikely(!page_is_block_start(page, block))) {
-        free_slow(block);
+        /* Hidden from the compiler, which else keeps what was read of it in a register for that call, at an instruction more for all the others. */
+        __asm__("" : "+r"(page));
+        free_run(block, page);
         return;
     }
     /* Full, or freed again at once. */
@@ -386,12 +428,14 @@ static size_t usable(const struct la_page *page)
 size_t la_usable_size(const void *block)
 {
     struct la_page *page = block ? region_page(block) : NULL;
+    struct la_chain *owner;
 
     if (!page || page_is_shared(page))
         return block ? shared_usable_size(block) : 0;
     if (page->kind == PAGE_SMALL ? !page_is_block_start(page, block) : (uintptr_t)block != page->start)
         return 0;
-    return usable(page) - counted_tail(atomic_load_explicit(&page->chain, memory_order_relaxed));
+    owner = atomic_load_explicit(&page->chain, memory_order_relaxed);
+    return large_is_in_bin(owner, page) ? 0 : usable(page) - counted_tail(owner);
 }
 
 static void note_size(struct la_page *page, void *block, size_t size)
@@ -467,7 +511,36 @@ static bool block_is_device_only(const struct la_page *page)
     return page && !page_is_shared(page) && page->macro && (page->macro->segment->source->ops.flags & LA_SOURCE_DEVICE_ONLY);
 }
 
-static void *realloc_in(struct la_chain *chain, void *block, size_t size)
+/*
+ * The usual case: a block of the default chain that is long enough, and of which at least half is used (programs shrink and grow in turn). One that is
+ * free has a mark. Reads only: also for handlers.
+ */
+static inline __attribute__((always_inline)) bool stays(const void *block, size_t size)
+{
+    const struct la_page *page = region_entry(block);
+    size_t old;
+
+    if (!page_is_own(page, la_tls_default))
+        return false;
+    old = usable(page);
+    if (!page_is_block_start(page, block) && (page->kind != PAGE_LARGE || page->start != (uintptr_t)block))
+        return false;
+    return size <= old && size >= old / 2 && (*(const uint64_t *)block ^ la_free_mark) > 1;
+}
+
+/*
+ * A block for the first @size bytes of one of @old bytes. Who grows a block by a bit will do so again: a quarter more than before makes the copies half as
+ * many (28 to 64 KiB, not 57). Not where every byte is counted.
+ */
+static void *alloc_to_move(struct la_chain *chain, size_t old, size_t size)
+{
+    size_t ample = size > old ? MAX(size, old + old / 4) : size;
+    void *block = ample > size && !counted_tail(chain) ? alloc_named(chain, ample) : NULL;
+
+    return block ? block : alloc_named(chain, size);
+}
+
+static NOINLINE void *realloc_in(struct la_chain *chain, void *block, size_t size)
 {
     size_t old = la_usable_size(block);
     struct la_page *page = region_page(block);
@@ -494,7 +567,7 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
     }
     if (unlikely(chain_is_device_only(chain) || block_is_device_only(page)))
         return refuse_to_touch("realloc", block);
-    moved = alloc_named(chain, size);
+    moved = alloc_to_move(chain, old, size);
     if (!moved)
         return NULL;
     memcpy(moved, block, MIN(old, size));
@@ -504,7 +577,9 @@ static void *realloc_in(struct la_chain *chain, void *block, size_t size)
 
 void *la_chain_realloc(struct la_chain *chain, void *block, size_t size)
 {
-    return block ? realloc_in(chain, block, size) : alloc_named(chain, size);
+    if (!block)
+        return alloc_named(chain, size);
+    return likely(stays(block, size)) ? block : realloc_in(chain, block, size);
 }
 
 void *la_realloc(void *block, size_t size)

@@ -24,8 +24,7 @@
 struct buffer_head {
     struct la_source source;
     struct la_chain chain, orphan;
-    struct la_bin hidden[SMALL_CLASSES];
-    char bins[];
+    struct la_bin hidden[];     /* where the fast path must not serve it; behind them what the bins need */
 };
 
 /* From this size on a buffer can spare the memory for bins. */
@@ -48,9 +47,9 @@ void chain_init(struct la_chain *chain, enum la_chain_kind kind, struct la_sourc
  * The fast path, which reads and writes blocks' first words, must not serve a chain of several threads, one that counts, nor one over memory that
  * is not the processor's: its bins are elsewhere, those at the front read empty.
  */
-static bool hides_bins(const struct la_chain *chain)
+static bool hides_bins(unsigned flags, const struct la_source *source)
 {
-    return chain->flags & (LA_CHAIN_MT | LA_CHAIN_STATS) || chain_is_device_only(chain);
+    return flags & (LA_CHAIN_MT | LA_CHAIN_STATS) || (source && source->ops.flags & LA_SOURCE_DEVICE_ONLY);
 }
 
 static void hide_bins(struct la_chain *chain, struct la_bin *hidden)
@@ -97,7 +96,9 @@ static bool is_taken(const void *buffer, size_t size)
 
 int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chain **ret)
 {
-    size_t extra = sizeof(struct buffer_head) + (size >= BUFFER_BINS_MIN ? pool_bins_bytes(false) : 0);
+    unsigned hidden = hides_bins(flags, NULL) ? BIN_CLASSES : 0;
+    bool with_bins = size >= BUFFER_BINS_MIN;
+    size_t extra = sizeof(struct buffer_head) + hidden * sizeof(struct la_bin) + (with_bins ? pool_bins_bytes(false) : 0);
     struct la_segment *segment;
     struct buffer_head *head;
     int r = check_flags(flags);
@@ -115,12 +116,12 @@ int la_chain_create_in(void *buffer, size_t size, unsigned flags, struct la_chai
     if (!segment)
         return la_fail(-ENOSPC, "a buffer of %zu bytes cannot hold a chain and one block", size);
     source_init_fixed(&head->source, segment, &head->orphan);
-    chain_init(&head->chain, CHAIN_USER, &head->source, size >= BUFFER_BINS_MIN ? head->bins : NULL);
+    chain_init(&head->chain, CHAIN_USER, &head->source, with_bins ? &head->hidden[hidden] : NULL);
     head->chain.segment = segment;
     head->chain.slice_shift = segment->slice_shift;
     head->chain.flags = (uint8_t)flags;
     head->source.users = 1;
-    if (hides_bins(&head->chain))
+    if (hidden)
         hide_bins(&head->chain, head->hidden);
     if (!segment_is_direct(segment)) {
         r = region_window_add(segment);
@@ -152,7 +153,7 @@ int la_chain_create(struct la_source *source, unsigned flags, struct la_chain **
     if (!chain)
         return la_fail(-ENOMEM, "no memory for a chain");
     chain->flags = (uint8_t)flags;
-    if (hides_bins(chain)) {
+    if (hides_bins(flags, source)) {
         struct la_bin *hidden = la_meta_alloc(sizeof(chain->fast));
         if (!hidden) {
             chain_delete(chain);
@@ -198,8 +199,18 @@ void chain_drop_memory(struct la_chain *chain)
     chain->large_live = chain->large_bytes = 0;
 }
 
+/* What the fast paths do with a block of the default chain reads the block. */
+static void close_pages(struct la_macro *m)
+{
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++)
+        if (m->all_slices & (1u << i))
+            atomic_store_explicit(&macro_page(m, i)->fast_chain, NULL, memory_order_relaxed);
+}
+
 void chain_lose(struct la_chain *chain)
 {
+    for (struct la_macro *m = chain->macros; m; m = m->chain_next)
+        close_pages(m);
     pool_bins_close(chain->bins);
     chain->rooms = NULL;        /* a few KiB that are the child's price */
     chain->draining = NULL;
@@ -251,7 +262,7 @@ static void destroy(struct la_chain *chain)
     lock_take(&chain->source->lock);
     chain->source->users--;
     lock_give(&chain->source->lock);
-    if (hides_bins(chain))
+    if (hides_bins(chain->flags, chain->source))
         la_meta_free(chain->bins, sizeof(chain->fast));
     chain_delete(chain);
 }

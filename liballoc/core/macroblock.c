@@ -4,12 +4,25 @@
 
 #include "core/region_map.h"
 
+/* The sum of the powers of two that fit behind each other. */
 unsigned bits_longest_run(uint32_t bits)
 {
+    uint32_t runs[5] = { bits }, starts;        /* [i]: bit j: the 2^i bits from j on are set */
     unsigned n = 0;
 
-    for (; bits; n++)
-        bits &= bits << 1;
+    if (bits == UINT32_MAX)
+        return 32;
+    for (unsigned i = 1; i < 5; i++)
+        runs[i] = runs[i - 1] & runs[i - 1] >> (1u << (i - 1));
+    starts = UINT32_MAX;
+    for (unsigned i = 5; i-- > 0;) {
+        uint32_t longer = starts & runs[i] >> n;
+
+        if (longer) {
+            starts = longer;
+            n += 1u << i;
+        }
+    }
     return n;
 }
 

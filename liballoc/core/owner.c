@@ -31,6 +31,16 @@ static void fill_small(struct la_owner *o, struct la_page *page, const struct la
         o->live = chain == la_tls_own && !pool_bin_holds(chain, page->size_class, block) && !page_block_is_free(page, block);
 }
 
+/* The same. */
+static bool large_is_live(const struct la_page *page, const struct la_chain *chain)
+{
+    const void *block = (const void *)page->start;
+
+    if (source_is_lost(page->macro->segment->source) || (!page_block_is_marked(page, block) && !page_block_is_queued(page, block)))
+        return true;
+    return chain == la_tls_own && !page_block_is_queued(page, block) && !pool_bin_holds(chain, page->size_class, block);
+}
+
 static void fill(struct la_owner *o, struct la_page *page, uintptr_t address)
 {
     struct la_chain *chain = atomic_load_explicit(&page->chain, memory_order_relaxed);
@@ -44,7 +54,7 @@ static void fill(struct la_owner *o, struct la_page *page, uintptr_t address)
     } else if (address - page->start < page->large_size) {
         o->block = (void *)page->start;
         o->block_size = page->large_size;
-        o->live = true;
+        o->live = page->kind != PAGE_LARGE || large_is_live(page, chain);
     }
     o->segment_base = page->macro ? (void *)page->macro->segment->base : page->mapping;
     o->segment_size = page->macro ? page->macro->segment->size : page->mapping_size;

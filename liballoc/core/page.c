@@ -91,6 +91,21 @@ static COLD void list_is_corrupt(struct la_page *page, const void *block)
     misuse_report(block, "written to after it was freed (its page's list of free blocks is dropped)");
 }
 
+/* The lowest @wanted, lowest address last. */
+static unsigned take_bits(struct la_page *page, void **out, unsigned wanted)
+{
+    unsigned n = MIN(wanted, page->free_count);
+
+    for (unsigned i = n; i-- > 0;) {
+        unsigned index = (unsigned)__builtin_ctzll(page->free_bits);
+
+        page->free_bits &= page->free_bits - 1;
+        out[i] = (void *)(page->start + (size_t)index * page->block_size);
+    }
+    page->free_count -= n;
+    return n;
+}
+
 static unsigned take_listed(struct la_page *page, void **out, unsigned wanted)
 {
     unsigned n = 0;
@@ -128,10 +143,11 @@ static void fetch_fresh(const struct la_page *page)
         prefetch_to_write(next + at);
 }
 
-/* Blocks that were never handed out. At most a 4 KiB page of them, for marking them touches it. */
+/* Blocks that were never handed out. At most a 4 KiB page of them, or a few, for marking them touches it. */
 static unsigned take_fresh(struct la_page *page, void **out, unsigned wanted)
 {
-    unsigned n = MIN(MIN(wanted, page->capacity - page->bump), MAX(4096u / page->block_size, 1u));
+    enum { FEW = 4 };
+    unsigned n = MIN(MIN(wanted, page->capacity - page->bump), MAX(4096u / page->block_size, (unsigned)FEW));
     char *first = (char *)page->start + (size_t)page->bump * page->block_size;
 
     /* Highest first, so that they are handed out in rising order. */
@@ -150,7 +166,7 @@ static unsigned take_fresh(struct la_page *page, void **out, unsigned wanted)
 
 unsigned page_take(struct la_page *page, void **out, unsigned wanted)
 {
-    unsigned n = take_listed(page, out, wanted);
+    unsigned n = page_has_bits(page) ? take_bits(page, out, wanted) : take_listed(page, out, wanted);
 
     if (n == 0 && page->bump < page->capacity)
         n = take_fresh(page, out, wanted);
@@ -158,8 +174,26 @@ unsigned page_take(struct la_page *page, void **out, unsigned wanted)
     return n;
 }
 
+/* The block itself is not looked at: what was written to after it was freed is found when it leaves the bin again. */
+static bool put_bit(struct la_page *page, const void *block)
+{
+    uint64_t bit = 1ull << page_block_index(page, block);
+
+    if (unlikely(page->free_bits & bit)) {
+        misuse_report(block, "was freed twice: block of %u bytes", page->block_size);
+        return false;
+    }
+    assert(page->used > 0);
+    page->free_bits |= bit;
+    page->free_count++;
+    page->used--;
+    return true;
+}
+
 bool page_put(struct la_page *page, void *block)
 {
+    if (page_has_bits(page))
+        return put_bit(page, block);
     if (unlikely(!page_block_is_marked(page, block))) {
         misuse_report(block, "was freed twice, or written to after it was freed: block of %u bytes", page->block_size);
         return false;
@@ -181,6 +215,8 @@ bool page_block_is_free(const struct la_page *page, const void *block)
 
     if (index >= page->bump)
         return true;
+    if (page_has_bits(page))
+        return page->free_bits >> index & 1;
     for (uint32_t i = 0; b && i < page->free_count; i++) {
         if (b == block)
             return true;
@@ -189,12 +225,21 @@ bool page_block_is_free(const struct la_page *page, const void *block)
     return false;
 }
 
+static const char *check_bits(const struct la_page *page)
+{
+    if (page->bump < 64 && page->free_bits >> page->bump)
+        return "a bit says of a block that was never handed out that it is free";
+    return (uint32_t)__builtin_popcountll(page->free_bits) == page->free_count ? NULL : "the bits of free blocks are not as many as their count";
+}
+
 const char *page_check(const struct la_page *page)
 {
     const void *b = page->free;
 
     if (page->used + page->free_count + (page->capacity - page->bump) != page->capacity)
         return "used + free + untouched blocks are not the capacity (E1)";
+    if (page_has_bits(page))
+        return check_bits(page);
     for (uint32_t i = 0; i < page->free_count; i++) {
         if (!b || !page_is_block_start(page, b) || (uintptr_t)b - page->start >= (size_t)page->bump * page->block_size)
             return "a link of the free list leaves the page";

@@ -9,6 +9,9 @@
  * youngest entries catch the usual case at once.) Blocks of 8 bytes have no second word: on a list the link replaces
  * the mark.
  *
+ * Of a page of up to 64 blocks the free ones are bits in its descriptor instead, and keep the mark of a bin: blocks of 32 KiB all have their first
+ * words in the same few cache sets, and a list through them is a miss per step (a batch of 1,000: 2.0 misses per pair, with a list 3.0; cachegrind).
+ *
  * Is an address the start of a block? With divisor = floor(2^64 / size) + 1, offset * divisor mod 2^64 is below divisor
  * exactly for multiples of size (D. Lemire, O. Kaser, N. Kurz, "Faster remainder by direct computation", 2019);
  * exact for offsets below 2^32.
@@ -55,6 +58,17 @@ void page_shadow_drop(struct la_page *page);
 static inline void **page_link(const struct la_page *page, const void *block)
 {
     return (void **)page_words(page, block) + (page->block_size > 8 || page->kind != PAGE_SMALL);
+}
+
+static inline bool page_has_bits(const struct la_page *page)
+{
+    return page->capacity <= 64;
+}
+
+/* Of the block that starts at @block. */
+static inline unsigned page_block_index(const struct la_page *page, const void *block)
+{
+    return (unsigned)((unsigned __int128)((uintptr_t)block - page->start) * page->divisor >> 64);
 }
 
 static inline bool page_has_free(const struct la_page *page)

@@ -7,6 +7,9 @@
  * small and grows, up to 4 MiB worth of blocks; one that was left alone for a while is given back bit by bit (scavenge()).
  * The alternative, a list through the blocks, costs a cache miss per allocation; page-local lists alone
  * (mimalloc) hand out colder blocks.
+ *
+ * Runs (large blocks) have bins of the same kind; behind them are no pages but the macro blocks' slices. What lies in them never makes a chain
+ * grow: before it takes a macro block, they are given back (slices_of_own()).
  */
 #include "core/pool.h"
 
@@ -33,7 +36,7 @@ void *la_closed_stack[1] = { &la_no_block };
 
 void pool_bins_close(struct la_bin *bins)
 {
-    for (unsigned c = 0; c < SMALL_CLASSES; c++)
+    for (unsigned c = 0; c < BIN_CLASSES; c++)
         bins[c] = (struct la_bin){ la_closed_stack, la_closed_stack };
 }
 
@@ -43,9 +46,22 @@ static size_t stack_bytes(unsigned capacity, bool with_words)
     return (capacity + 1) * sizeof(void *) * (with_words ? 2 : 1);
 }
 
+/* Entries of a new bin. Runs: at most a macro block's worth. A shared heap's are known by their state words only. */
+static unsigned first_room(unsigned c, bool with_words)
+{
+    if (c < SMALL_CLASSES)
+        return FIRST_ROOM;
+    return with_words ? 0 : (unsigned)MIN(MACRO_SIZE / class_size(c), (size_t)FIRST_ROOM);
+}
+
 size_t pool_bins_bytes(bool with_words)
 {
-    return SMALL_CLASSES * (sizeof(struct la_bin_room) + stack_bytes(FIRST_ROOM, with_words));
+    size_t bytes = BIN_CLASSES * sizeof(struct la_bin_room);
+
+    for (unsigned c = 0; c < BIN_CLASSES; c++)
+        if (first_room(c, with_words) > 0)
+            bytes += stack_bytes(first_room(c, with_words), with_words);
+    return bytes;
 }
 
 /* Where the word of the entry at @entry is said. */
@@ -68,23 +84,31 @@ static void set_room(struct la_chain *chain, unsigned c, void **base, unsigned c
 
 void pool_bins_open(struct la_chain *chain, void *memory)
 {
-    char *stack = (char *)((struct la_bin_room *)memory + SMALL_CLASSES);
+    char *stack = (char *)((struct la_bin_room *)memory + BIN_CLASSES);
+    bool with_words = chain->words != NULL;
 
     chain->rooms = memory;
-    for (unsigned c = 0; c < SMALL_CLASSES; c++, stack += stack_bytes(FIRST_ROOM, chain->words != NULL))
-        set_room(chain, c, (void **)stack, FIRST_ROOM, 0);
+    for (unsigned c = 0; c < BIN_CLASSES; c++) {
+        unsigned room = first_room(c, with_words);
+
+        chain->rooms[c] = (struct la_bin_room){ .base = la_closed_stack };
+        if (room == 0)
+            continue;
+        set_room(chain, c, (void **)stack, room, 0);
+        stack += stack_bytes(room, with_words);
+    }
 }
 
 void pool_bins_release(struct la_chain *chain)
 {
-    for (unsigned c = 0; chain->rooms && c < SMALL_CLASSES; c++)
-        if (chain->rooms[c].capacity > FIRST_ROOM)
+    for (unsigned c = 0; chain->rooms && c < BIN_CLASSES; c++)
+        if (chain->rooms[c].capacity > first_room(c, chain->words != NULL))
             la_meta_free(chain->rooms[c].base, stack_bytes(chain->rooms[c].capacity, chain->words != NULL));
 }
 
 void pool_bins_empty(struct la_chain *chain)
 {
-    for (unsigned c = 0; chain->rooms && c < SMALL_CLASSES; c++)
+    for (unsigned c = 0; chain->rooms && c < BIN_CLASSES; c++)
         chain->bins[c].top = chain->rooms[c].base;
 }
 
@@ -207,7 +231,37 @@ void pool_unlist_page(struct la_chain *chain, struct la_page *page)
     page->listed = 0;
 }
 
-/* A page's slices go back; a wholly free macro block too, but for one that is kept against thrashing. */
+/*
+ * Against thrashing a chain keeps one wholly free macro block, a thread's own chain some more: each that goes to the source and comes back costs four
+ * system calls (base/lock.h), half of what its 64 blocks of 32 KiB cost otherwise.
+ */
+enum { SPARE_MACROS = 4 };
+
+/* Half of them, those that were freed last, stay. */
+static void give_spare(struct la_chain *chain)
+{
+    struct la_macro *m = chain->by_run[SLICES_PER_MACRO], *next;
+
+    /* Once for all of them. */
+    signals_hold();
+    for (unsigned i = 0; m; i++, m = next) {
+        next = m->next;
+        if (i >= SPARE_MACROS / 2)
+            chain->ops->give_macro(chain, m);
+    }
+    signals_release();
+}
+
+static bool has_more_spare_than(const struct la_chain *chain, unsigned limit)
+{
+    unsigned n = 0;
+
+    for (const struct la_macro *m = chain->by_run[SLICES_PER_MACRO]; m && n <= limit; m = m->next)
+        n++;
+    return n > limit;
+}
+
+/* A page's slices go back; a wholly free macro block too, if the chain has spare ones. */
 void pool_give_page(struct la_chain *chain, struct la_page *page)
 {
     struct la_macro *m = page->macro;
@@ -216,8 +270,12 @@ void pool_give_page(struct la_chain *chain, struct la_page *page)
     slices_give(chain, page);
     if (m->free_slices != m->all_slices || chain->segment)
         return;
-    if (m->next || m->prev || chain->by_run[m->run] != m)
+    if (chain->kind == CHAIN_THREAD && m->run == SLICES_PER_MACRO) {
+        if (has_more_spare_than(chain, SPARE_MACROS))
+            give_spare(chain);
+    } else if (m->next || m->prev || chain->by_run[m->run] != m) {
         chain->ops->give_macro(chain, m);
+    }
 }
 
 static void page_got_block(struct la_chain *chain, struct la_page *page)
@@ -229,10 +287,90 @@ static void page_got_block(struct la_chain *chain, struct la_page *page)
     pool_give_page(chain, page);
 }
 
+/* ---- out of the bins ---- */
+
+static void give_small(struct la_chain *chain, void *block)
+{
+    struct la_page *page = chain->ops->page_of(chain, block);
+
+    if (chain->ops->put(page, block))
+        page_got_block(chain, page);
+}
+
+static void free_large(struct la_chain *chain, struct la_page *page)
+{
+    page->free_count = 1;   /* for repair.c; not used == 0, which says the same of a block in a queue */
+    atomic_signal_fence(memory_order_release);
+    chain->large_live--;
+    chain->large_bytes -= (uint64_t)page->slices << chain->slice_shift;
+    pool_give_page(chain, page);
+}
+
+/* Twice in the bin, its page may be another by now. */
+static void give_large(struct la_chain *chain, void *block)
+{
+    struct la_page *page = region_page(block);
+
+    if (likely(page && page->kind == PAGE_LARGE && page->start == (uintptr_t)block && page_block_is_marked(page, block)))
+        free_large(chain, page);
+    else
+        misuse_report(block, "was freed twice, or written to after it was freed");
+}
+
+/* The oldest @n, which lie at the bottom, go back. */
+static void flush(struct la_chain *chain, unsigned c, unsigned n)
+{
+    struct la_bin_room *room = &chain->rooms[c];
+    struct la_bin *bin = &chain->bins[c];
+
+    if (n == 0)
+        return;
+    for (unsigned i = 1; i <= n; i++)
+        if (c < SMALL_CLASSES)
+            give_small(chain, room->base[i]);
+        else
+            give_large(chain, room->base[i]);
+    bin->top -= n;
+    memmove(room->base + 1, room->base + 1 + n, (size_t)(bin->top - room->base) * sizeof(void *));
+    if (chain->words)
+        memmove(word_slot(chain, c, room->base + 1), word_slot(chain, c, room->base + 1 + n),
+                (size_t)(bin->top - room->base) * sizeof(void *));
+}
+
+/* Not with smaller slices, whose runs are of other sizes. */
+static bool has_run_bins(const struct la_chain *chain)
+{
+    return chain->rooms && !chain->words && chain->slice_shift == SLICE_SHIFT;
+}
+
+/* The bins of runs; true: something was there. */
+static bool flush_runs(struct la_chain *chain)
+{
+    bool any = false;
+
+    for (unsigned c = SMALL_CLASSES; has_run_bins(chain) && c < BIN_CLASSES; c++) {
+        unsigned n = pool_bin_count(chain, c);
+
+        any |= n > 0;
+        flush(chain, c, n);
+    }
+    return any;
+}
+
+/* ---- pages from slices ---- */
+
+/* Without a further macro block. */
+static struct la_page *slices_of_own(struct la_chain *chain, unsigned n, unsigned step)
+{
+    struct la_page *page = slices_take(chain, n, step);
+
+    return page || !flush_runs(chain) ? page : slices_take(chain, n, step);
+}
+
 /* The page leads chain->avail[c] and lies in the region map. */
 static struct la_page *make_page(struct la_chain *chain, unsigned c, unsigned slices)
 {
-    struct la_page *page = slices_take(chain, slices, 1);
+    struct la_page *page = slices_of_own(chain, slices, 1);
     struct la_segment *s;
 
     if (!page)
@@ -279,30 +417,11 @@ static struct la_page *new_page(struct la_chain *chain, unsigned c)
 
 /* ---- bins ---- */
 
-static void flush(struct la_chain *chain, unsigned c, unsigned n)
-{
-    struct la_bin_room *room = &chain->rooms[c];
-    struct la_bin *bin = &chain->bins[c];
-
-    /* The oldest lie at the bottom. */
-    for (unsigned i = 1; i <= n; i++) {
-        struct la_page *page = chain->ops->page_of(chain, room->base[i]);
-
-        if (chain->ops->put(page, room->base[i]))
-            page_got_block(chain, page);
-    }
-    bin->top -= n;
-    memmove(room->base + 1, room->base + 1 + n, (size_t)(bin->top - room->base) * sizeof(void *));
-    if (chain->words)
-        memmove(word_slot(chain, c, room->base + 1), word_slot(chain, c, room->base + 1 + n),
-                (size_t)(bin->top - room->base) * sizeof(void *));
-}
-
 static unsigned room_limit(unsigned c)
 {
     size_t n = 4 * MiB / class_size(c);
 
-    return (unsigned)MIN(MAX(n, (size_t)64), (size_t)2048);
+    return (unsigned)(c < SMALL_CLASSES ? MIN(MAX(n, (size_t)64), (size_t)2048) : n);
 }
 
 static bool grow_room_held(struct la_chain *chain, unsigned c)
@@ -321,7 +440,7 @@ static bool grow_room_held(struct la_chain *chain, unsigned c)
     memcpy(base + 1, old.base + 1, n * sizeof(void *));
     if (chain->words)
         memcpy(word_slot(chain, c, base + 1), old_words + 1, n * sizeof(void *));
-    if (old.capacity > FIRST_ROOM)
+    if (old.capacity > first_room(c, chain->words != NULL))
         la_meta_free(old.base, stack_bytes(old.capacity, chain->words != NULL));
     return true;
 }
@@ -344,45 +463,61 @@ static void scavenge(struct la_chain *chain)
     struct la_bin_room *room = &chain->rooms[c];
     unsigned n = pool_bin_count(chain, c);
 
-    chain->scavenge_at = (c + 1) % SMALL_CLASSES;
+    chain->scavenge_at = (c + 1) % BIN_CLASSES;
     if (n > 0 && room->idle_top == (void *)chain->bins[c].top)
         flush(chain, c, (n + 1) / 2);
     room->idle_top = (void *)chain->bins[c].top;
 }
 
-static void free_large(struct la_chain *chain, struct la_page *page)
+/* The bin takes one more. */
+static void make_room(struct la_chain *chain, unsigned c)
 {
-    page->free_count = 1;   /* for repair.c; not used == 0, which says the same of a block in a queue */
-    atomic_signal_fence(memory_order_release);
-    chain->large_live--;
-    chain->large_bytes -= page->large_size;
-    pool_give_page(chain, page);
+    struct la_bin_room *room = &chain->rooms[c];
+
+    if (chain->bins[c].top != chain->bins[c].last)
+        return;
+    if (room->refills > 0 && grow_room(chain, c))
+        return;
+    room->refills = 0;
+    flush(chain, c, (room->capacity + 1) / 2);
+}
+
+static void enter_bin(struct la_chain *chain, unsigned c, struct la_page *page, void *block)
+{
+    make_room(chain, c);
+    chain->ops->enter(page, block, ++chain->bins[c].top);
+}
+
+static void free_run(struct la_chain *chain, struct la_page *page, void *block)
+{
+    bool twice;
+
+    if (!has_run_bins(chain)) {
+        free_large(chain, page);
+        return;
+    }
+    /* Its owner freed it before a thread that saw no bin did. Whoever frees it has claimed it: what lies in the bin can be claimed again. */
+    twice = pool_bin_holds(chain, page->size_class, block);
+    if (twice)
+        *page_words(page, block) = la_free_mark;
+    else
+        enter_bin(chain, page->size_class, page, block);
+    page->used = 1;
+    if (unlikely(twice))
+        misuse_report(block, "was freed twice: block of %zu bytes", page->large_size);
 }
 
 void pool_free(struct la_chain *chain, struct la_page *page, void *block)
 {
-    struct la_bin *bin;
-    unsigned c;
-
     if (page->kind == PAGE_LARGE) {
-        free_large(chain, page);
-        return;
-    }
-    c = page->size_class;
-    bin = &chain->bins[c];
-    if (!chain->rooms) {
+        free_run(chain, page, block);
+    } else if (chain->rooms) {
+        enter_bin(chain, page->size_class, page, block);
+    } else {
         *page_words(page, block) = la_free_mark;
         page_put(page, block);
         page_got_block(chain, page);
-        return;
     }
-    if (bin->top == bin->last) {
-        if (chain->rooms[c].refills == 0 || !grow_room(chain, c)) {
-            chain->rooms[c].refills = 0;
-            flush(chain, c, chain->rooms[c].capacity / 2);
-        }
-    }
-    chain->ops->enter(page, block, ++bin->top);
 }
 
 void pool_drain(struct la_chain *chain)
@@ -496,7 +631,7 @@ static size_t macro_limit(const struct la_chain *chain)
 
 static struct la_page *take_slices(struct la_chain *chain, unsigned n, unsigned step)
 {
-    struct la_page *page = slices_take(chain, n, step);
+    struct la_page *page = slices_of_own(chain, n, step);
 
     if (!page && chain->ops->take_macro(chain, SMALL_CLASSES, n))
         page = slices_take(chain, n, step);
@@ -511,29 +646,39 @@ static size_t large_colour(struct la_chain *chain, size_t slack)
     return MIN(chain->large_allocated * step % span, slack / 64 * 64);
 }
 
-void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
+void *pool_fit_large(struct la_page *page, size_t size, size_t alignment)
 {
-    size_t slice = (size_t)1 << chain->slice_shift;
-    size_t padding = alignment > 64 ? alignment - 1 : 0;
-    unsigned n = (unsigned)((size + padding + slice - 1) >> chain->slice_shift);
-    unsigned step = 1;
-    struct la_page *page;
-    struct la_segment *s;
-    uintptr_t base;
-    size_t total;
+    uintptr_t base = align_down(page->start, SLICE_SIZE);
 
-    slow_call(chain);
-    /* 64 KiB slices are aligned to their size, and in shared heaps macro blocks to theirs: no padding needed. */
-    if (chain->slice_shift == SLICE_SHIFT && (alignment <= SLICE_SIZE || chain->kind == CHAIN_LANE)) {
-        n = (unsigned)((size + slice - 1) >> chain->slice_shift);
-        step = (unsigned)MAX(alignment >> SLICE_SHIFT, (size_t)1);
-    }
-    page = take_slices(chain, n, step);
-    if (!page)
-        return NULL;
-    s = page->macro->segment;
-    base = slice_address(s, page);
-    total = (size_t)n << chain->slice_shift;
+    if (page->large_size >= size && page->start % alignment == 0)
+        return (void *)page->start;
+    /* What has stood there since it was some block's first word is no mark of this one. */
+    *page_words(page, (void *)base) = 0;
+    atomic_signal_fence(memory_order_release);
+    page->large_size += page->start - base;
+    page->start = base;
+    return (void *)base;
+}
+
+static void *take_binned(struct la_chain *chain, unsigned n, size_t size, size_t alignment)
+{
+    void *block = pop(chain, class_of_run(n));
+
+    return block ? pool_fit_large(region_page(block), size, alignment) : NULL;
+}
+
+static void set_run_class(struct la_page *page)
+{
+    page->size_class = (uint8_t)class_of_run(page->slices);
+    page->bin_offset = (uint16_t)(page->size_class * sizeof(struct la_bin));
+}
+
+/* @page has @n slices and is nothing yet. */
+static void *make_large(struct la_chain *chain, struct la_page *page, size_t size, size_t alignment)
+{
+    uintptr_t base = slice_address(page->macro->segment, page);
+    size_t total = (size_t)page->slices << chain->slice_shift;
+
     page->start = align_up(base, alignment);
     if (alignment <= 64 && chain->kind != CHAIN_LANE)
         page->start += large_colour(chain, total - size - (page->start - base));
@@ -543,6 +688,7 @@ void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
     page->capacity = page->bump = page->used = 1;
     page->free_count = page->listed = 0;
     page->mapping = NULL;
+    set_run_class(page);
     atomic_store_explicit(&page->chain, chain, memory_order_relaxed);
     atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
     atomic_signal_fence(memory_order_release);
@@ -553,8 +699,40 @@ void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
     }
     chain->large_allocated++;
     chain->large_live++;
-    chain->large_bytes += page->large_size;
+    chain->large_bytes += total;
+    if (chain->kind != CHAIN_LANE) {
+        *page_words(page, (void *)page->start) = 0;
+        page_open_to_fast_path(page, chain);
+    }
     return (void *)page->start;
+}
+
+void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment)
+{
+    size_t slice = (size_t)1 << chain->slice_shift;
+    size_t padding = alignment > 64 ? alignment - 1 : 0;
+    unsigned n = (unsigned)((size + padding + slice - 1) >> chain->slice_shift);
+    unsigned step = 1;
+    bool binned = has_run_bins(chain) && alignment <= SLICE_SIZE;
+    struct la_page *page;
+    void *block;
+
+    /* 64 KiB slices are aligned to their size, and in shared heaps macro blocks to theirs: no padding needed. */
+    if (chain->slice_shift == SLICE_SHIFT && (alignment <= SLICE_SIZE || chain->kind == CHAIN_LANE)) {
+        n = (unsigned)((size + slice - 1) >> chain->slice_shift);
+        step = (unsigned)MAX(alignment >> SLICE_SHIFT, (size_t)1);
+    }
+    block = binned ? take_binned(chain, n, size, alignment) : NULL;
+    if (block)
+        return block;
+    slow_call(chain);
+    block = binned ? take_binned(chain, n, size, alignment) : NULL;
+    if (block)
+        return block;
+    page = take_slices(chain, n, step);
+    if (binned)
+        chain->rooms[class_of_run(n)].refills++;
+    return page ? make_large(chain, page, size, alignment) : NULL;
 }
 
 bool pool_resize_large(struct la_chain *chain, struct la_page *page, size_t size)
@@ -565,6 +743,7 @@ bool pool_resize_large(struct la_chain *chain, struct la_page *page, size_t size
 
     if (size > macro_limit(chain) || n > SLICES_PER_MACRO || !slices_resize(chain, page, n))
         return false;
+    set_run_class(page);
     total = ((size_t)n << chain->slice_shift) - offset;
     chain->large_bytes += total - page->large_size;
     page->large_size = total;
@@ -618,6 +797,7 @@ void *pool_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
 void pool_flush_all(struct la_chain *chain)
 {
     chain->ops->slow_call(chain);
+    flush_runs(chain);
     for (unsigned c = 0; c < SMALL_CLASSES; c++) {
         if (chain->rooms)
             flush(chain, c, pool_bin_count(chain, c));

@@ -29,6 +29,8 @@ void *pool_alloc_large(struct la_chain *chain, size_t size, size_t alignment);
 
 /* A block of one of @chain's own small or large pages. */
 void pool_free(struct la_chain *chain, struct la_page *page, void *block);
+/* The block of @page has just left its bin: let it start where @size bytes have room. */
+void *pool_fit_large(struct la_page *page, size_t size, size_t alignment);
 /* Grow or shrink a large block in place. */
 bool pool_resize_large(struct la_chain *chain, struct la_page *page, size_t size);
 

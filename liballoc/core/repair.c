@@ -13,7 +13,7 @@
  *                      other threads' batches, have another. What else a user may write there by chance is 2 in 2^64.
  *   page->free         of 8 byte blocks, whose link takes the place of the mark: in order after each store
  *   chain->draining    blocks taken from the remote free queue
- *   page->free_count   of a large page: it was being freed
+ *   page->free_count   of a large page: it was being freed; the mark of a bin in its block's first word says the same
  *
  * Bins and pages' lists lose the order of their blocks, nothing else.
  */
@@ -71,18 +71,21 @@ static void repair_small(struct la_chain *chain, struct la_page *page)
         pool_list_page(chain, page);
 }
 
-/* false: it was being freed, and is no page now. */
+/* false: it was being freed, or free, and is no page now. */
 static bool repair_large(struct la_chain *chain, struct la_page *page, uintptr_t address)
 {
-    if (page->free_count > 0) {
+    size_t total = (size_t)page->slices << page->macro->segment->slice_shift;
+
+    if (page->free_count > 0 || is_free(page_words(page, (void *)page->start))) {
         page_shadow_drop(page);
         page->kind = PAGE_NONE;
         return false;
     }
     /* It may have been about to grow or to shrink. */
-    page->large_size = ((size_t)page->slices << page->macro->segment->slice_shift) - (page->start - address);
+    page->large_size = total - (page->start - address);
+    page_open_to_fast_path(page, chain);
     chain->large_live++;
-    chain->large_bytes += page->large_size;
+    chain->large_bytes += total;
     return true;
 }
 

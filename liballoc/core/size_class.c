@@ -19,6 +19,7 @@ const uint16_t la_bin_offset[TABLE_MAX + 1] = {
 
 unsigned class_page_slices(unsigned c)
 {
+    enum { MIN_BLOCKS = 8 };
     size_t size = class_size(c);
     size_t best_waste = SIZE_MAX;
     unsigned best = 1;
@@ -27,7 +28,7 @@ unsigned class_page_slices(unsigned c)
         size_t total = n * SLICE_SIZE;
         size_t waste = total % size;
 
-        if (total / size < 4)
+        if (total / size < MIN_BLOCKS)
             continue;
         if (waste <= total / 32)
             return n;

@@ -402,7 +402,7 @@ static void each_page(struct la_macro *m, page_visitor *visit, void *arg)
 static void count_large(struct la_chain *owner, const struct la_page *page, int blocks)
 {
     owner->large_live += (uint64_t)blocks;
-    owner->large_bytes += (uint64_t)blocks * page->large_size;
+    owner->large_bytes += (uint64_t)blocks * ((uint64_t)page->slices << page->macro->segment->slice_shift);
 }
 
 static void hand_over(struct la_page *page, void *arg)
@@ -416,7 +416,7 @@ static void hand_over(struct la_page *page, void *arg)
     page->listed = 0;
     page->next = page->prev = NULL;
     atomic_store_explicit(&page->chain, to, memory_order_relaxed);
-    if (to->kind == CHAIN_ORPHAN || page->kind != PAGE_SMALL)
+    if (to->kind == CHAIN_ORPHAN)
         atomic_store_explicit(&page->fast_chain, NULL, memory_order_relaxed);
     else
         page_open_to_fast_path(page, to);
@@ -472,6 +472,24 @@ static struct la_macro *pick_free(const struct la_source_node *node, unsigned sl
     return NULL;
 }
 
+static void take_free(struct la_source *source, struct la_chain *chain, struct la_macro *m)
+{
+    free_drop(source, m);
+    m->state = MACRO_OWNED;
+    m->free_slices = m->all_slices;
+    macro_join(chain, m);
+}
+
+/* What a growing thread will need next, while the lock is held: of what is resident already, a quarter of what it has, no more than it may keep. */
+static void take_ahead(struct la_source *source, struct la_source_node *node, struct la_chain *chain)
+{
+    enum { MOST = 3 };
+    unsigned n = chain->kind == CHAIN_THREAD ? MIN(chain->macro_count / 4, (unsigned)MOST) : 0;
+
+    for (; n > 0 && node->free_dirty && node->free_dirty->all_slices == UINT32_MAX; n--)
+        take_free(source, chain, node->free_dirty);
+}
+
 /* Under the lock. */
 static bool take_on_node(struct la_source *source, unsigned node, struct la_chain *chain, unsigned c, unsigned slices)
 {
@@ -486,10 +504,8 @@ static bool take_on_node(struct la_source *source, unsigned node, struct la_chai
     m = pick_free(&source->nodes[node], slices);
     if (!m)
         return false;
-    free_drop(source, m);
-    m->state = MACRO_OWNED;
-    m->free_slices = m->all_slices;
-    macro_join(chain, m);
+    take_free(source, chain, m);
+    take_ahead(source, &source->nodes[node], chain);
     return true;
 }
 

@@ -32,7 +32,7 @@
 #include "os/vspace.h"
 
 struct la_chain la_chain_none = {
-    .fast = { [0 ... SMALL_CLASSES - 1] = { la_closed_stack, la_closed_stack } },
+    .fast = { [0 ... BIN_CLASSES - 1] = { la_closed_stack, la_closed_stack } },
     .bins = la_chain_none.fast,
     .kind = CHAIN_NONE,
 };

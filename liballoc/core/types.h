@@ -45,6 +45,8 @@ enum {
 /* Small classes: 8, 16, 32, 48 .. 128 by 16, then eight per doubling up to 32 KiB. See size_class.c. */
 enum { SMALL_CLASSES = 9 + 8 * 8 };
 #define SMALL_MAX ((size_t)32 << 10)
+/* Above, a class for each number of slices up to a macro block's: runs, each a page with one block (PAGE_LARGE). They have bins, too. */
+enum { RUN_CLASSES = SLICES_PER_MACRO, BIN_CLASSES = SMALL_CLASSES + RUN_CLASSES };
 /* Sizes up to this find their class in a table. */
 #define TABLE_MAX ((size_t)1 << 10)
 
@@ -67,7 +69,7 @@ struct la_bin {
 /* The cold end: where the stack lies, how much it may hold. */
 struct la_bin_room {
     void **base;            /* holds the one that is never free; entries follow */
-    uint32_t capacity;      /* entries */
+    uint32_t capacity;      /* entries; 0: the chain has no bin for this class */
     uint32_t refills;       /* since the last flush: a bin that is refilled and flushed in turn grows */
     void **idle_top;        /* top at the last visit of the scavenger */
 };
@@ -102,15 +104,18 @@ struct la_page {
     uint64_t divisor;           /* UINT64_MAX / block_size + 1: tells multiples of block_size, see page.h */
     uint16_t bin_offset;        /* of the bin in struct la_chain, in bytes */
     uint8_t kind;               /* enum la_page_kind */
-    uint8_t size_class;         /* of PAGE_SMALL */
+    uint8_t size_class;         /* of PAGE_SMALL and, by its slices, of PAGE_LARGE */
     uint32_t block_size;        /* of PAGE_SMALL, bytes */
     _Atomic(struct la_chain *) chain;       /* owner; the source's orphan chain between owners */
     size_t large_size;          /* usable bytes of the one block of PAGE_LARGE and PAGE_HUGE */
     struct la_macro *macro;
     void *mapping;              /* PAGE_HUGE: where the mapping starts, mapping_size long; SMALL, LARGE: the shadow of blocks, NULL: in band */
 
-    void *free;                 /* list of free blocks, linked through the blocks */
-    uint32_t free_count;        /* length of that list */
+    union {
+        void *free;             /* list of free blocks, linked through the blocks */
+        uint64_t free_bits;     /* of a page of few blocks (page_has_bits()): bit i, block i is free */
+    };
+    uint32_t free_count;        /* length of that list, bits set */
     uint32_t used;              /* see E1 */
     uint32_t capacity;          /* blocks that fit */
     uint32_t bump;              /* blocks handed out at least once; the ones above were never touched */
@@ -199,7 +204,7 @@ enum chain_forking { FORK_UNLOCKED, FORK_LOCKED, FORK_IN_PIECES };
  * chain), except remote and the fields said otherwise.
  */
 struct la_chain {
-    struct la_bin fast[SMALL_CLASSES];  /* first: the size table holds offsets into it */
+    struct la_bin fast[BIN_CLASSES];    /* first: the size table holds offsets into it */
     const struct la_pool_ops *ops;
     struct la_bin *bins;                /* fast, or for chains that the fast path must not serve: hidden */
     _Atomic(const void *) user;         /* of CHAIN_LANE: its thread (thread_self()), NULL while in a slow path; else NULL */
@@ -234,7 +239,7 @@ struct la_chain {
     /* Statistics. Counted on slow paths; the fast path is derived from bins (stats.c). */
     uint64_t taken;                     /* blocks moved from pages into bins, or straight out */
     uint64_t large_allocated;           /* large and huge blocks handed out, ever */
-    uint64_t large_live, large_bytes;   /* live now */
+    uint64_t large_live, large_bytes;   /* live or in bins; bytes of their slices */
     _Atomic(uint64_t) huge_live, huge_mapped;   /* huge blocks may be freed by any thread */
     _Atomic(uint64_t) remote_frees;
     _Atomic(uint64_t) requested, counted_allocations, counted_frees;    /* of LA_CHAIN_STATS, see counted.h */

@@ -74,13 +74,20 @@ static void check_macro(struct check *check, const struct la_chain *chain, struc
                 bits_longest_run(m->free_slices), m->run);
 }
 
+static bool is_of_class(const struct la_page *page, unsigned c, const void *block)
+{
+    if (!page || page->size_class != c)
+        return false;
+    return c < SMALL_CLASSES ? page->kind == PAGE_SMALL && page_is_block_start(page, block)
+                             : page->kind == PAGE_LARGE && page->start == (uintptr_t)block;
+}
+
 static void check_bin(struct check *check, const struct la_chain *chain, unsigned c)
 {
     for (unsigned i = pool_bin_count(chain, c); i > 0; i--) {
         void *block = chain->rooms[c].base[i];
-        struct la_page *page = region_page(block);
 
-        if (!page || page->kind != PAGE_SMALL || page->size_class != c || !page_is_block_start(page, block))
+        if (!is_of_class(region_page(block), c, block))
             finding(check, "bin %u: %p is no block of %zu bytes", c, block, class_size(c));
     }
 }
@@ -98,7 +105,7 @@ static void check_chain(struct la_chain *chain, void *arg)
     }
     for (struct la_macro *m = chain->macros; m; m = m->chain_next)
         check_macro(check, chain, m);
-    for (unsigned c = 0; c < SMALL_CLASSES; c++)
+    for (unsigned c = 0; c < BIN_CLASSES; c++)
         check_bin(check, chain, c);
     if (mt)
         lock_give(&chain->lock);

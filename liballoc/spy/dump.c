@@ -62,6 +62,16 @@ static void dump_class(struct dump *dump, const struct la_chain *chain, unsigned
              pool_bin_count(chain, c));
 }
 
+/* large_live counts those in bins, too. */
+static uint64_t live_large(const struct la_chain *chain)
+{
+    uint64_t n = chain->large_live;
+
+    for (unsigned c = SMALL_CLASSES; c < BIN_CLASSES; c++)
+        n -= MIN((uint64_t)pool_bin_count(chain, c), n);
+    return n;
+}
+
 static void dump_chain(struct la_chain *chain, void *arg)
 {
     struct dump *dump = arg;
@@ -72,9 +82,12 @@ static void dump_chain(struct la_chain *chain, void *arg)
     if (chain->kind == CHAIN_HEAP || chain->kind == CHAIN_LANE || la_chain_stats(chain, &s) < 0)
         return;
     line(dump, "  %lu macro blocks, %lu live blocks, %lu bytes, %lu cached, %lu large, %lu huge\n", s.macro_blocks,
-         s.blocks, s.allocated, s.cached, chain->large_live, s.huge_blocks);
+         s.blocks, s.allocated, s.cached, live_large(chain), s.huge_blocks);
     for (unsigned c = 0; c < SMALL_CLASSES; c++)
         dump_class(dump, chain, c);
+    for (unsigned c = SMALL_CLASSES; c < BIN_CLASSES; c++)
+        if (pool_bin_count(chain, c) > 0)
+            line(dump, "  %7zu B: %5u in the bin\n", class_size(c), pool_bin_count(chain, c));
 }
 
 int la_dump(int fd)

@@ -52,17 +52,18 @@ static void add_macro(struct la_stats *sum, struct la_macro *m)
             add_page(sum, macro_page(m, i));
 }
 
-/* Blocks in bins are free, though their pages count them as used. */
+/* Blocks in bins are free, though their pages, or the count of large ones, have them as used. */
 static void subtract_bins(struct la_stats *sum, const struct la_chain *chain)
 {
-    for (unsigned c = 0; c < SMALL_CLASSES; c++) {
+    for (unsigned c = 0; c < BIN_CLASSES; c++) {
         uint64_t n = MIN((uint64_t)pool_bin_count(chain, c), sum->blocks);
         uint64_t bytes = n * class_size(c);
 
         sum->blocks -= n;
         sum->allocated -= MIN(bytes, sum->allocated);
         sum->cached += bytes;
-        sum->allocations -= MIN(n, sum->allocations);
+        if (c < SMALL_CLASSES)      /* the others' have all been handed out once */
+            sum->allocations -= MIN(n, sum->allocations);
     }
 }
 
@@ -78,6 +79,8 @@ static void add_chain(struct la_chain *chain, void *arg)
     own.remote_frees = atomic_load_explicit(&chain->remote_frees, memory_order_relaxed);
     for (struct la_macro *m = chain->macros; m; m = m->chain_next)
         add_macro(&own, m);
+    own.blocks += chain->large_live;
+    own.allocated += chain->large_bytes;
     subtract_bins(&own, chain);
     if (chain->flags & LA_CHAIN_STATS) {
         own.requested = atomic_load_explicit(&chain->requested, memory_order_relaxed);
@@ -85,8 +88,7 @@ static void add_chain(struct la_chain *chain, void *arg)
         own.frees = atomic_load_explicit(&chain->counted_frees, memory_order_relaxed);
     }
     own.huge_blocks = atomic_load_explicit(&chain->huge_live, memory_order_relaxed);
-    own.blocks += chain->large_live + own.huge_blocks;
-    own.allocated += chain->large_bytes;
+    own.blocks += own.huge_blocks;
     own.mapped += atomic_load_explicit(&chain->huge_mapped, memory_order_relaxed);
     own.allocated += atomic_load_explicit(&chain->huge_mapped, memory_order_relaxed);
     if (mt)

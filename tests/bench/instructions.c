@@ -46,7 +46,7 @@ static void dump(void (*work)(size_t, long), const char *name, size_t size, long
 
 int main(void)
 {
-    static const size_t sizes[] = { 16, 64, 128, 256, 512, 1024, 4096 };
+    static const size_t sizes[] = { 16, 64, 128, 256, 512, 1024, 4096, 65536 };
 
     dump(loop, "loop", 0, PAIRS);
     dump(loop, "loop", 0, 2 * PAIRS);

@@ -89,6 +89,28 @@ static void twice_by_two_threads(void)
     free_wrong(opaque(block));
 }
 
+static void twice_large_later(void)
+{
+    char *blocks[5];
+
+    for (unsigned i = 0; i < 5; i++)
+        blocks[i] = opaque(malloc(100000));
+    for (unsigned i = 0; i < 5; i++)
+        free(blocks[i]);
+    free_wrong(opaque(blocks[1]));
+}
+
+static void twice_large_by_two_threads(void)
+{
+    void *block = opaque(malloc(100000));
+    pthread_t thread;
+
+    free(block);
+    if (pthread_create(&thread, NULL, free_in_thread, name_pointer(block)) != 0)
+        exit(3);
+    pthread_join(thread, NULL);
+}
+
 static void twice_aligned(void)
 {
     void *block = opaque(aligned_alloc(4096, 5000));
@@ -282,6 +304,8 @@ static const struct {
     { "twice_huge", twice_huge },
     { "twice_later", twice_later },
     { "twice_by_two_threads", twice_by_two_threads },
+    { "twice_large_later", twice_large_later },
+    { "twice_large_by_two_threads", twice_large_by_two_threads },
     { "twice_aligned", twice_aligned },
     { "inside_small", inside_small },
     { "inside_odd", inside_odd },

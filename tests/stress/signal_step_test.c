@@ -309,7 +309,44 @@ static void remote_frees_to_take_in(void)
 }
 
 static void large_alloc(void) { flush(la_tls_own); result_size = LARGE; }
-static void large_free(void) { to_free(LARGE); }
+static void large_free(void) { flush(la_tls_own); to_free(LARGE); }
+
+static void fill_large_bin(unsigned n)
+{
+    unsigned before = lives;
+
+    flush(la_tls_own);
+    for (unsigned i = 0; i < n; i++)
+        take(LARGE);
+    drop_down_to(before);
+}
+
+static void large_binned(void) { fill_large_bin(3); result_size = LARGE; }
+static void large_last(void) { fill_large_bin(1); result_size = LARGE; }
+static void large_moved(void) { fill_large_bin(3); result_size = 2 * SLICE_SIZE; }     /* has to start further to the front */
+
+static void large_full_bin(void)
+{
+    struct la_bin_room *room = &la_tls_own->rooms[class_of_run(2)];
+
+    to_free(LARGE);
+    fill_large_bin(room->capacity);
+    room->refills = 0;      /* flush, do not grow */
+}
+
+static void large_remote_frees(void)
+{
+    flush(la_tls_own);
+    for (unsigned i = 0; i < 3; i++) {
+        void *block;
+
+        to_free(LARGE);
+        block = victim;
+        region_page(block)->used = 0;   /* claimed, as free() does */
+        remote_free_now(region_page(block), block);
+    }
+    result_size = LARGE;
+}
 static void large_grow(void) { to_free(LARGE); result_size = 3 * LARGE; }
 static void huge_alloc_it(void) { result_size = HUGE; }
 static void huge_free_it(void) { to_free(HUGE); }
@@ -389,7 +426,13 @@ static const struct operation {
     { "aligned_alloc", fast_alloc, do_aligned },
     { "realloc, small", small_grow, do_realloc },
     { "large malloc", large_alloc, do_alloc },
+    { "large malloc, fast", large_binned, do_alloc },
+    { "large malloc, last of its bin", large_last, do_alloc },
+    { "large malloc, moved to the front", large_moved, do_alloc },
+    { "large malloc, remote frees", large_remote_frees, do_alloc },
+    { "large calloc", large_binned, do_calloc },
     { "large free", large_free, do_free },
+    { "large free, full bin", large_full_bin, do_free },
     { "large realloc", large_grow, do_realloc },
     { "huge malloc", huge_alloc_it, do_alloc },
     { "huge free", huge_free_it, do_free },

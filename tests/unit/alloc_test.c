@@ -336,6 +336,53 @@ static void block_that_shrinks_a_little_stays(void **state)
     la_free(block);
 }
 
+static void block_that_grows_bit_by_bit_moves_seldom(void **state)
+{
+    enum { STEP = 64, LIMIT = 64 << 10 };
+    unsigned char *block = NULL;
+    unsigned moves = 0;
+
+    (void)state;
+    for (size_t size = STEP; size <= LIMIT; size += STEP) {
+        unsigned char *grown = la_realloc(block, size);
+
+        moves += grown != block;
+        block = grown;
+        block[size - 1] = (unsigned char)(size / STEP);
+        assert_true(la_usable_size(block) >= size);
+        if (size <= SMALL_MAX / 2)
+            assert_true(la_usable_size(block) <= size + size / 2 + STEP);
+    }
+    assert_true(moves <= 30);       /* with the next class each time it would be 64 */
+    for (size_t size = STEP; size <= LIMIT; size += STEP)
+        assert_int_equal(block[size - 1], (unsigned char)(size / STEP));
+    la_free(block);
+}
+
+/* Where there is no room for a quarter more than it had. */
+static void growing_block_takes_what_it_needs_of_a_full_buffer(void **state)
+{
+    static char memory[256 * KiB];
+    struct la_chain *chain;
+    void *block, *grown, *rest[1000];
+    unsigned n = 0;
+
+    (void)state;
+    assert_int_equal(la_chain_create_in(memory, sizeof(memory), 0, &chain), 0);
+    block = la_chain_alloc(chain, 1000);
+    grown = la_chain_alloc(chain, 1100);
+    while (n < ARRAY_SIZE(rest) && (rest[n] = la_chain_alloc(chain, 1000)) != NULL)
+        n++;
+    assert_true(n > 10 && n < ARRAY_SIZE(rest));
+    while (n < ARRAY_SIZE(rest) && (rest[n] = la_chain_alloc(chain, 1100)) != NULL)
+        n++;
+    la_free(grown);
+    assert_null(la_chain_alloc(chain, 1250));
+    assert_ptr_equal(la_chain_realloc(chain, block, 1100), grown);
+    assert_chain_is_sound(chain);
+    assert_int_equal(la_chain_destroy(chain), 0);
+}
+
 static void realloc_of_null_allocates(void **state)
 {
     void *block = la_realloc(NULL, 100);
@@ -505,6 +552,8 @@ int main(void)
         cmocka_unit_test(the_same_holds_in_a_small_buffer),
         cmocka_unit_test(large_block_grows_in_place_when_there_is_room),
         cmocka_unit_test(block_that_shrinks_a_little_stays),
+        cmocka_unit_test(block_that_grows_bit_by_bit_moves_seldom),
+        cmocka_unit_test(growing_block_takes_what_it_needs_of_a_full_buffer),
         cmocka_unit_test(realloc_of_null_allocates),
         cmocka_unit_test(realloc_that_fails_keeps_the_old_block),
         cmocka_unit_test(block_that_moves_lands_in_the_chain_asked_for),

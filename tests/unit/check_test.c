@@ -202,6 +202,25 @@ static void entry_of_a_bin_that_is_no_block_is_found(void **state)
     *entry = was;
 }
 
+static void entry_of_a_bin_of_large_blocks_that_is_none_is_found(void **state)
+{
+    struct fixture *f = *state;
+    unsigned c = class_of_run(3);
+    void *block = la_chain_alloc(f->chain, 3 * SLICE_SIZE), **entry;
+
+    la_default_set(f->chain);
+    la_free(block);
+    la_default_set(NULL);
+    assert_chain_is_sound(f->chain);
+    entry = f->chain->bins[c].top;
+    assert_ptr_equal(*entry, block);
+    *entry = (char *)block + 64;
+    assert_finding(f, "is no block of 196608 bytes");
+    *entry = f->large;
+    assert_finding(f, "is no block of 196608 bytes");
+    *entry = block;
+}
+
 static void chain_over_a_small_buffer_is_checked_too(void **state)
 {
     static char memory[64 * KiB];
@@ -319,6 +338,7 @@ int main(void)
         check_test(page_missing_in_the_region_map_is_found_e5),
         check_test(page_of_another_chain_is_found_e6),
         check_test(entry_of_a_bin_that_is_no_block_is_found),
+        check_test(entry_of_a_bin_of_large_blocks_that_is_none_is_found),
         cmocka_unit_test(chain_over_a_small_buffer_is_checked_too),
         cmocka_unit_test(miscount_of_the_source_is_found),
         cmocka_unit_test(abandoned_macro_block_in_another_state_is_found),

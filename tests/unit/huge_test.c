@@ -179,6 +179,27 @@ static void calloc_does_not_touch_a_fresh_mapping(void **state)
 
 /* ---- placement ---- */
 
+/* The lines that its last user wrote are in the processor's caches. */
+static void block_from_the_cache_starts_where_the_last_one_did(void **state)
+{
+    void *aligned;
+
+    (void)state;
+    la_source_trim(NULL);
+    for (unsigned i = 0; i < 8; i++) {
+        void *block = la_malloc(5 * MiB), *again;
+
+        la_free(block);
+        again = la_malloc(5 * MiB);
+        assert_ptr_equal(again, block);
+        la_free(again);
+        aligned = la_aligned_alloc(4096, 5 * MiB);
+        assert_int_equal((uintptr_t)aligned % 4096, 0);
+        la_free(aligned);
+        la_source_trim(NULL);
+    }
+}
+
 /* Regression of the ancestor: every huge block lay at offset 48 of its page, so large arrays fought for the same cache sets. */
 static void blocks_start_at_varying_offsets_of_their_page(void **state)
 {
@@ -535,6 +556,7 @@ int main(void)
         cmocka_unit_test(cache_stays_bounded_however_many_blocks_are_freed),
         cmocka_unit_test(calloc_clears_a_mapping_from_the_cache),
         cmocka_unit_test(calloc_does_not_touch_a_fresh_mapping),
+        cmocka_unit_test(block_from_the_cache_starts_where_the_last_one_did),
         cmocka_unit_test(blocks_start_at_varying_offsets_of_their_page),
         cmocka_unit_test(block_costs_little_more_than_its_size),
         cmocka_unit_test(any_alignment_is_served),

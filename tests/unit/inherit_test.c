@@ -96,7 +96,7 @@ static void release(void *self, struct la_range range)
 struct chains {
     struct la_source *source;
     struct la_chain *chain[2];      /* plain, thread-safe */
-    char *small, *large, *huge, *freed;
+    char *small, *own_large, *large, *huge, *freed;
     struct misuse_record misuse;
 };
 
@@ -112,6 +112,7 @@ static void setup_chains(struct chains *c)
         c->small = la_chain_alloc(c->chain[0], 100);
     c->freed = la_chain_alloc(c->chain[0], 100);
     la_free(c->freed);
+    c->own_large = la_chain_alloc(c->chain[0], 100000);
     c->large = la_chain_alloc(c->chain[1], 100000);
     c->huge = la_chain_alloc(c->chain[1], 5 * MIB);
     record_misuse(&c->misuse);
@@ -144,6 +145,14 @@ static void use_lost_chains(void *arg)
         CHECK(la_owner_of(blocks[i] + 50, &owner) == 0);
     }
     CHECK(!la_realloc(c->small, 1000));
+    /* Nor if it becomes the default there. */
+    c->misuse.count = 0;
+    la_default_set(c->chain[0]);
+    la_free(c->own_large);
+    CHECK(c->misuse.count == 1 && strstr(c->misuse.text, "is the parent's"));
+    CHECK(!la_realloc(c->own_large, 90000) && !la_realloc(c->small, 100));
+    CHECK(la_usable_size(c->own_large) >= 100000);
+    la_default_set(NULL);
     CHECK(la_chain_create(c->source, 0, &chain) == -ECHILD);
     CHECK(la_chain_stats(c->chain[0], &stats) == 0 && la_process_stats(&stats) == 0);
     CHECK(la_chain_check(c->chain[0], NULL, NULL) == 0 && la_heap_check(NULL, NULL) == 0);
@@ -162,6 +171,7 @@ static void chain_of_the_parent_gives_nothing_and_touches_nothing(void **state)
     setup_chains(&c);
     assert_int_equal(run_in_child(use_lost_chains, &c), 0);
     la_free(c.small);
+    la_free(c.own_large);
     la_free(c.large);
     la_free(c.huge);
     assert_int_equal(c.misuse.count, 0);

@@ -129,7 +129,7 @@ static void start_of_a_block_is_told_from_every_other_address(void **state)
     }
 }
 
-static void fresh_blocks_touch_one_os_page_at_a_time(void **state)
+static void fresh_blocks_touch_few_os_pages_at_a_time(void **state)
 {
     struct fixture *f = *state;
 
@@ -138,7 +138,50 @@ static void fresh_blocks_touch_one_os_page_at_a_time(void **state)
     /* The last one of the array is handed out first: addresses rise. */
     assert_ptr_equal(f->blocks[4096 / 16 - 1], f->memory);
     make_page(f, class_of(8192));
-    assert_int_equal(page_take(&f->page, f->blocks, 1000), 1);
+    assert_int_equal(page_take(&f->page, f->blocks, 1000), 4);
+    assert_ptr_equal(f->blocks[3], f->memory);
+}
+
+/* Their first words share a cache set or two: they are not looked at. */
+static void page_of_few_blocks_does_not_touch_them(void **state)
+{
+    struct fixture *f = *state;
+    void *out[8];
+
+    make_page(f, class_of(16384));
+    assert_true(page_has_bits(&f->page));
+    assert_int_equal(page_take(&f->page, f->blocks, 3), 3);
+    for (unsigned i = 0; i < 3; i++)
+        *(uint64_t *)f->blocks[i] = i;
+    assert_true(page_put(&f->page, f->blocks[0]));      /* the highest */
+    assert_true(page_put(&f->page, f->blocks[2]));
+    assert_page_is_sound(&f->page);
+    assert_true(page_block_is_free(&f->page, f->blocks[0]));
+    assert_false(page_block_is_free(&f->page, f->blocks[1]));
+    assert_int_equal(page_take(&f->page, out, 8), 2);
+    assert_ptr_equal(out[1], f->blocks[2]);
+    assert_ptr_equal(out[0], f->blocks[0]);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(*(uint64_t *)f->blocks[i], i);
+    assert_page_is_sound(&f->page);
+}
+
+static void second_put_into_a_page_of_few_blocks_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_page(f, class_of(16384));
+    page_take(&f->page, f->blocks, 2);
+    assert_true(page_put(&f->page, f->blocks[1]));
+    assert_false(page_put(&f->page, f->blocks[1]));
+    assert_reported_once(&f->misuse, f->blocks[1]);
+    assert_int_equal(f->page.used, 1);
+    assert_page_is_sound(&f->page);
+    f->page.free_count++;
+    f->page.used--;
+    assert_string_equal(page_check(&f->page), "the bits of free blocks are not as many as their count");
+    f->page.free_bits |= 1ull << f->page.bump;
+    assert_non_null(strstr(page_check(&f->page), "never handed out"));
 }
 
 static void block_in_a_bin_carries_the_mark_and_on_the_list_its_complement(void **state)
@@ -262,7 +305,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         page_test(every_block_of_every_class_is_taken_once_and_put_back),
         page_test(start_of_a_block_is_told_from_every_other_address),
-        page_test(fresh_blocks_touch_one_os_page_at_a_time),
+        page_test(fresh_blocks_touch_few_os_pages_at_a_time),
+        page_test(page_of_few_blocks_does_not_touch_them),
+        page_test(second_put_into_a_page_of_few_blocks_is_refused),
         page_test(block_in_a_bin_carries_the_mark_and_on_the_list_its_complement),
         page_test(block_of_8_bytes_keeps_its_link_in_its_only_word),
         page_test(free_block_is_told_from_a_live_one),

@@ -164,6 +164,18 @@ static void large_block_that_was_being_freed_is_free(void **state)
     assert_int_equal(f->chain->large_live, 1);
 }
 
+static void large_block_in_a_bin_is_free(void **state)
+{
+    struct fixture *f = *state;
+
+    la_default_set(f->chain);
+    la_free(f->large[0]);
+    la_default_set(NULL);
+    repair(f->chain);
+    assert_null(region_page(f->large[0]));
+    assert_int_equal(f->chain->large_live, 1);
+}
+
 static void large_block_in_the_queue_stays_there(void **state)
 {
     struct fixture *f = *state;
@@ -174,7 +186,7 @@ static void large_block_in_the_queue_stays_there(void **state)
     repair(f->chain);
     assert_ptr_equal(region_page(f->large[0]), page);
     drain(f->chain);
-    assert_null(region_page(f->large[0]));
+    assert_true(pool_bin_holds(f->chain, page->size_class, f->large[0]));
     assert_chain_is_sound(f->chain);
 }
 
@@ -220,6 +232,7 @@ int main(void)
         repair_test(blocks_of_remote_batches_stay_in_use),
         repair_test(untouched_blocks_stay_untouched),
         repair_test(large_block_that_was_being_freed_is_free),
+        repair_test(large_block_in_a_bin_is_free),
         repair_test(large_block_in_the_queue_stays_there),
         repair_test(region_map_is_completed),
         repair_test(queue_that_was_being_taken_is_taken_once),

@@ -11,6 +11,7 @@
 #include "core/page.h"
 #include "core/pool.h"
 #include "core/region_map.h"
+#include "core/size_class.h"
 #include "core/source.h"
 #include "core/thread.h"
 #include "os/nodes.h"
@@ -576,8 +577,12 @@ static void large_blocks_of_an_ended_thread_are_counted_by_who_adopts_them(void 
     la_chain_stats(NULL, &after);
     assert_int_equal(after.blocks, 5);
     la_free(mine);
+    /* As good as its own: the fast path takes them. */
+    for (unsigned i = 0; i < 4; i++)
+        assert_ptr_equal(atomic_load(&region_page(theirs[i])->fast_chain), la_tls_own);
     for (unsigned i = 0; i < 4; i++)
         la_free(theirs[i]);
+    assert_int_equal(pool_bin_count(la_tls_own, class_of_run(3)), 5);
     la_chain_stats(NULL, &after);
     assert_int_equal(after.blocks, 0);
     assert_int_equal(after.allocated, 0);
