@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -217,13 +218,22 @@ static void make_faces(struct la_heap *heap)
     heap->page.kind = PAGE_SHARED;
 }
 
-static void name_process(struct heap_process *process)
+static void read_name(struct heap_process *process)
 {
     CLEANUP(close_fd) int fd = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, process->command, sizeof(process->command) - 1);
 
     process->command[n > 0 ? n - (process->command[n - 1] == '\n') : 0] = '\0';
-    atomic_store(&process->pid, (int32_t)getpid());
+}
+
+static void name_process(struct heap_process *process)
+{
+    pid_t pid = getpid();
+
+    /* The process has the name of its main thread, which need not read a file for it. */
+    if (pid != gettid() || prctl(PR_GET_NAME, process->command) < 0)
+        read_name(process);
+    atomic_store(&process->pid, (int32_t)pid);
 }
 
 /* Take a slot by its certificate byte. Whoever gets the byte knows that nobody else lives in the slot. */

@@ -11,11 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { END_OF_FILE = -1 };
+enum { END_OF_FILE = -1, FIRST_READ = 256 };
 
 int maps_open_file(struct maps_reader *reader, const char *path)
 {
     reader->at = reader->end = 0;
+    reader->wanted = FIRST_READ;
     reader->fd = open(path, O_RDONLY | O_CLOEXEC);
     return reader->fd < 0 ? -errno : 0;
 }
@@ -41,10 +42,11 @@ static int peek(struct maps_reader *reader)
     if (reader->at < reader->end)
         return (unsigned char)reader->buffer[reader->at];
     do
-        n = read(reader->fd, reader->buffer, sizeof(reader->buffer));
+        n = read(reader->fd, reader->buffer, reader->wanted);
     while (n < 0 && errno == EINTR);
     if (n <= 0)
         return n == 0 ? END_OF_FILE : END_OF_FILE - errno;
+    reader->wanted = MIN(2 * reader->wanted, sizeof(reader->buffer));
     reader->at = 0;
     reader->end = (size_t)n;
     return (unsigned char)reader->buffer[0];

@@ -20,6 +20,7 @@
 struct maps_reader {
     int fd;
     size_t at, end;     /* unread part of buffer */
+    size_t wanted;      /* by the next read: little at first, as the kernel writes lines for what is asked, and most callers stop early */
     char buffer[4096];
 };
 
