@@ -25,12 +25,14 @@
 #include "core/policy.h"
 #include "core/region_map.h"
 #include "core/source.h"
+#include "os/nodes.h"
 #include "os/os.h"
 
 struct cached {
     char *base;
     size_t size;
     size_t colour;          /* where its block started */
+    unsigned node;          /* NUMA node that it was made on: where its pages lie, as far as they do */
     uint64_t freed_at;      /* ms */
 };
 
@@ -121,23 +123,23 @@ static void cache_apply_policy(void)
     }
 }
 
-static void cache_put(char *base, size_t size, size_t block_colour)
+static void cache_put(char *base, size_t size, size_t block_colour, unsigned node)
 {
     if (cache_used == CACHE_ENTRIES)
         cache_evict(cache_oldest());
-    cache[cache_used++] = (struct cached){ base, size, block_colour, os_now_ms() };
+    cache[cache_used++] = (struct cached){ base, size, block_colour, node, os_now_ms() };
     cache_bytes += size;
     cache_apply_policy();
 }
 
-/* Best fit; a much longer one is cut, its rest stays. Mappings start at multiples of 64 KiB. */
-static char *cache_take(size_t size, size_t alignment, size_t *got, size_t *block_colour)
+/* Best fit of the node; a much longer one is cut, its rest stays. Mappings start at multiples of 64 KiB. */
+static char *cache_take(size_t size, size_t alignment, unsigned node, size_t *got, size_t *block_colour)
 {
     unsigned best = CACHE_ENTRIES;
     char *base;
 
     for (unsigned i = 0; i < cache_used; i++)
-        if (cache[i].size >= size && ((uintptr_t)cache[i].base & (alignment - 1)) == 0 &&
+        if (cache[i].size >= size && cache[i].node == node && ((uintptr_t)cache[i].base & (alignment - 1)) == 0 &&
             (best == CACHE_ENTRIES || cache[i].size < cache[best].size))
             best = i;
     if (best == CACHE_ENTRIES)
@@ -238,17 +240,24 @@ static size_t next_colour(void)
     return colour;
 }
 
+/* Where what the calling thread touches first will lie. */
+static unsigned node_here(void)
+{
+    return os_node_count() == 1 ? 0 : os_node_here();
+}
+
 static struct la_page *new_mapping(size_t size, size_t alignment, bool *zeroed)
 {
     size_t page_size = os_page_size(), length = align_up(size + COLOUR_SPAN, page_size), got = length;
     size_t map_alignment = MAX(alignment, SLICE_SIZE), offset;
+    unsigned node = node_here();
     struct la_page *page;
     char *base;
 
     if (length < size)
         return NULL;
     lock_take(&huge_lock);
-    base = cache_take(length, map_alignment, &got, &offset);
+    base = cache_take(length, map_alignment, node, &got, &offset);
     if (!base)
         offset = next_colour();
     if (alignment > 64)
@@ -265,6 +274,7 @@ static struct la_page *new_mapping(size_t size, size_t alignment, bool *zeroed)
     }
     page->mapping = base;
     page->mapping_size = got;
+    page->free_count = node;
     page->start = (uintptr_t)base + offset;
     page->large_size = got - offset;
     return page;
@@ -301,7 +311,7 @@ static void give_memory(struct la_page *page)
         return;
     }
     lock_take(&huge_lock);
-    cache_put(page->mapping, page->mapping_size, page->start - (uintptr_t)page->mapping);
+    cache_put(page->mapping, page->mapping_size, page->start - (uintptr_t)page->mapping, page->free_count);
     lock_give(&huge_lock);
     la_meta_free(page, sizeof(*page));
 }

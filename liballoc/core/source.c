@@ -312,11 +312,45 @@ static bool plan_growth(struct la_source *source, unsigned node, size_t payload,
     return ok;
 }
 
+/* How many nodes a source with @ops tells apart. */
+static unsigned nodes_of(const struct la_source_ops *ops)
+{
+    if (!ops->acquire_on)
+        return 1;
+    return ops->nodes ? ops->nodes : MIN(os_node_count(), (unsigned)LA_NODES_MAX);
+}
+
+/* NULL: no memory. One node needs none. */
+static struct la_source_node *make_nodes(struct la_source *source, unsigned count)
+{
+    struct la_source_node *nodes = count == 1 ? &source->all_nodes : la_meta_alloc(count * sizeof(*nodes));
+
+    for (unsigned i = 0; nodes && i < count; i++)
+        nodes[i] = (struct la_source_node){ .next_segment = SMALLEST_SEGMENT };
+    return nodes;
+}
+
+/* From now on there are @count of them, if there is memory for them; those that are there keep what they have. Under the lock. */
+static void add_nodes(struct la_source *source, unsigned count)
+{
+    unsigned before = source->node_count;
+    struct la_source_node *nodes = count > before ? make_nodes(source, count) : NULL;
+
+    if (!nodes)
+        return;
+    memcpy(nodes, source->nodes, before * sizeof(*nodes));
+    source->nodes = nodes;
+    source->node_count = count;
+}
+
 static int ask_owner(struct la_source *source, unsigned node, size_t min, size_t wanted, struct la_range *ret)
 {
     const struct la_source_ops *ops = &source->ops;
 
-    return ops->acquire_on ? ops->acquire_on(source->self, node, min, wanted, ret) : ops->acquire(source->self, min, wanted, ret);
+    if (!ops->acquire_on)
+        return ops->acquire(source->self, min, wanted, ret);
+    /* The default source may have told more of them apart before it was replaced. */
+    return ops->acquire_on(source->self, node < nodes_of(ops) ? node : 0, min, wanted, ret);
 }
 
 /* A range as the source's owner gives it, laid out; NULL: none, or less than the least. */
@@ -519,11 +553,31 @@ static bool take_one(struct la_source *source, unsigned node, struct la_chain *c
     return ok;
 }
 
-/* Where @chain draws from: asked once per macro block, so that a thread that has moved draws from its new node. */
-static unsigned node_for(const struct la_source *source, const struct la_chain *chain)
+/*
+ * The default source maps anonymous memory, which lies where it is touched first: on the node of the thread that asked for it. So it tells the machine's
+ * nodes apart from its first macro block on (not before: the machine is asked), and what a thread leaves goes to others of the same node. Without memory for
+ * that it does not.
+ */
+static NOINLINE void tell_nodes_apart(struct la_source *source)
 {
-    unsigned count = source->node_count, node;
+    unsigned count = MIN(os_node_count(), (unsigned)LA_NODES_MAX);
 
+    lock_take(&source->lock);
+    if (!atomic_load_explicit(&source->knows_nodes, memory_order_relaxed))
+        add_nodes(source, count);
+    atomic_store_explicit(&source->knows_nodes, true, memory_order_release);
+    lock_give(&source->lock);
+}
+
+/* Where @chain draws from: asked once per macro block, so that a thread that has moved draws from its new node. */
+static unsigned node_for(struct la_source *source, const struct la_chain *chain)
+{
+    unsigned count, node;
+
+    /* Acquire: pairs with tell_nodes_apart(). */
+    if (unlikely(!atomic_load_explicit(&source->knows_nodes, memory_order_acquire)))
+        tell_nodes_apart(source);
+    count = source->node_count;
     if (likely(count == 1))
         return 0;
     node = chain->pinned ? chain->pinned - 1 : os_node_here();
@@ -801,21 +855,22 @@ struct la_source *la_source_default(void)
     return &la_default_source;
 }
 
-/*
- * Free macro blocks of the old kind are not handed out any more: their addresses stay, their memory goes. Under the lock, before nodes are told
- * apart.
- */
-static void retire_free(struct la_source *source)
+static void retire_node(struct la_source *source, const struct la_source_node *node)
 {
-    struct la_source_node *node = &source->all_nodes;
-
-    trim(source);
     while (node->free_dirty || node->free_clean) {
         struct la_macro *m = node->free_dirty ? node->free_dirty : node->free_clean;
 
         free_drop(source, m);
         m->state = MACRO_RETIRED;
     }
+}
+
+/* Free macro blocks of the old kind are not handed out any more: their addresses stay, their memory goes. Under the lock. */
+static void retire_free(struct la_source *source)
+{
+    trim(source);
+    for (unsigned i = 0; i < source->node_count; i++)
+        retire_node(source, &source->nodes[i]);
 }
 
 /* *@copy: what the author's struct has, all else zero. */
@@ -832,40 +887,16 @@ static int read_ops(const struct la_source_ops *ops, struct la_source_ops *copy)
     return 0;
 }
 
-/* How many nodes a source with @ops tells apart. */
-static unsigned nodes_of(const struct la_source_ops *ops)
-{
-    if (!ops->acquire_on)
-        return 1;
-    return ops->nodes ? ops->nodes : MIN(os_node_count(), (unsigned)LA_NODES_MAX);
-}
-
-/* NULL: no memory. One node needs none. */
-static struct la_source_node *make_nodes(struct la_source *source, unsigned count)
-{
-    struct la_source_node *nodes = count == 1 ? &source->all_nodes : la_meta_alloc(count * sizeof(*nodes));
-
-    for (unsigned i = 0; nodes && i < count; i++)
-        nodes[i] = (struct la_source_node){ .next_segment = SMALLEST_SEGMENT };
-    return nodes;
-}
-
-/* What is abandoned stays with the first node. Without memory for more, nodes are not told apart. Under both locks. */
+/* What is abandoned stays with its node. Without memory for more nodes they are not told apart. Under both locks. */
 static void replace_default(struct la_source *source, const struct la_source_ops *ops, void *self)
 {
-    struct la_macro *abandoned = source->all_nodes.abandoned;
-    struct la_source_node *nodes;
-
     retire_free(source);
     source->ops = *ops;
     source->self = self;
-    nodes = make_nodes(source, nodes_of(ops));
-    if (nodes) {
-        source->nodes = nodes;
-        source->node_count = nodes_of(ops);
-    }
-    source->nodes[0].next_segment = SMALLEST_SEGMENT;
-    source->nodes[0].abandoned = abandoned;
+    add_nodes(source, nodes_of(ops));
+    atomic_store_explicit(&source->knows_nodes, true, memory_order_release);
+    for (unsigned i = 0; i < source->node_count; i++)
+        source->nodes[i].next_segment = SMALLEST_SEGMENT;
 }
 
 int la_source_default_set(const struct la_source_ops *ops, void *self)
@@ -906,7 +937,7 @@ int la_source_limit(struct la_source *source, size_t bytes)
 
 void source_init_fixed(struct la_source *source, struct la_segment *segment, struct la_chain *orphan)
 {
-    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .orphan = orphan, .nodes = &source->all_nodes, .node_count = 1,
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .knows_nodes = true, .orphan = orphan, .nodes = &source->all_nodes, .node_count = 1,
                                   .ops = { .struct_size = sizeof(struct la_source_ops), .name = "user buffer" } };
     *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
     orphan->bins = orphan->fast;
@@ -933,7 +964,7 @@ int la_source_create(const struct la_source_ops *ops, void *self, struct la_sour
     source = la_meta_alloc(sizeof(*source));
     if (source) {
         *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .grow_lock = LOCK_INIT(RANK_GROW), .ops = copy, .self = self,
-                                      .node_count = nodes_of(&copy), .orphan = la_meta_alloc(sizeof(*source->orphan)),
+                                      .node_count = nodes_of(&copy), .knows_nodes = true, .orphan = la_meta_alloc(sizeof(*source->orphan)),
                                       .forks = la_forks };
         source->nodes = make_nodes(source, source->node_count);
     }

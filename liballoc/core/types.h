@@ -115,7 +115,7 @@ struct la_page {
         void *free;             /* list of free blocks, linked through the blocks */
         uint64_t free_bits;     /* of a page of few blocks (page_has_bits()): bit i, block i is free */
     };
-    uint32_t free_count;        /* length of that list, bits set */
+    uint32_t free_count;        /* length of that list, bits set; of PAGE_HUGE: the NUMA node that its mapping was made on */
     uint32_t used;              /* see E1 */
     uint32_t capacity;          /* blocks that fit */
     uint32_t bump;              /* blocks handed out at least once; the ones above were never touched */
@@ -267,6 +267,7 @@ struct la_source {
     struct la_source_node *nodes;               /* [node_count]: &all_nodes where nodes are not told apart */
     struct la_source_node all_nodes;
     _Atomic(uint32_t) node_count;               /* never falls */
+    _Atomic(bool) knows_nodes;                  /* node_count is of this machine, or of a user's operations */
     size_t mapped, limit;                       /* bytes of segments; limit 0: none */
     _Atomic(size_t) outside;                    /* bytes of huge blocks' own mappings, in use or cached; count against the limit */
     size_t dirty_bytes;                         /* of every free_dirty */

@@ -440,6 +440,41 @@ static void pages_taken_between_open_and_acquire_are_an_error(void **state)
 
 /* ---- malloc ---- */
 
+enum { BLOCKS = 24, BIG = 8 * MIB };
+
+/* On the node, if it has a processor: blocks of slices and a huge one, every page written; then all are free. */
+static void *use_and_free(void *node)
+{
+    void *blocks[BLOCKS], *big;
+
+    if (!run_on((unsigned)(uintptr_t)node))
+        return NULL;
+    big = memset(la_malloc(BIG), 1, BIG);
+    assert_on(big, BIG, (unsigned)(uintptr_t)node);
+    for (int i = 0; i < BLOCKS; i++) {
+        blocks[i] = memset(la_malloc(3 * MIB / 2), 1, 3 * MIB / 2);
+        assert_on(blocks[i], 3 * MIB / 2, (unsigned)(uintptr_t)node);
+    }
+    for (int i = 0; i < BLOCKS; i++)
+        la_free(blocks[i]);
+    la_free(big);
+    return NULL;
+}
+
+/* What a thread leaves is kept for others of its node, also when nobody has said anything about nodes. */
+static void what_malloc_keeps_goes_to_threads_of_the_same_node(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 2; round++)
+        for (uintptr_t node = 0; node < seg_node_count(); node++) {
+            pthread_t thread;
+
+            assert_int_equal(pthread_create(&thread, NULL, use_and_free, (void *)node), 0);
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        }
+    assert_int_equal(la_heap_check(NULL, NULL), 0);
+}
+
 struct worker {
     unsigned node;
     void *kept[64];             /* live after its end */
@@ -523,6 +558,7 @@ int main(void)
         TEST(pool_of_a_node_is_an_error_or_the_next_kind_for_who_is_bound),
         TEST(pool_of_another_node_serves_who_only_prefers_one),
         TEST(pages_taken_between_open_and_acquire_are_an_error),
+        TEST(what_malloc_keeps_goes_to_threads_of_the_same_node),
         TEST(every_threads_malloc_draws_from_its_node),
     };
 
