@@ -1,7 +1,5 @@
 #include "core/trail.h"
 
-#include <string.h>
-
 #include "core/macroblock.h"
 #include "core/shared_fast.h"
 #include "core/shared_macro.h"
@@ -226,7 +224,8 @@ void trail_wipe(struct lane *lane)
 
 void trail_forget(struct la_heap *heap, uint32_t macro)
 {
-    memset((void *)&heap->marks[(size_t)macro * SLICES_PER_MACRO], MARK_NONE, SLICES_PER_MACRO);
+    for (unsigned i = 0; i < SLICES_PER_MACRO; i++)
+        atomic_store_explicit(&heap->marks[(size_t)macro * SLICES_PER_MACRO + i], MARK_NONE, memory_order_relaxed);
 }
 
 /* ---- recovery ---- */
