@@ -1,8 +1,8 @@
 /*
  * reader_returns.c - consumers that may only read the data, and still give objects back when they have done with them.
  *
- * Two heaps. "data" is written by the producer alone; consumers attach it with LA_HEAP_READ_ONLY, so nothing they do can harm it. "control" is small and everybody
- * writes it: two queues of tickets, each ticket the address of one object in data. A consumer pops a ticket, reads the object, and pushes
+ * Two heaps. "data" is written by the producer alone; consumers attach it with LA_HEAP_READ_ONLY, so nothing they do can harm it. "control" is small
+ * and everybody writes it: two queues of tickets, each ticket the address of one object in data. A consumer pops a ticket, reads the object, and pushes
  * the ticket into the other queue; the producer frees the object then. A consumer that is killed cannot take objects with it: the heir of the ticket
  * that it held is the producer.
  *

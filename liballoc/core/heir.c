@@ -5,8 +5,9 @@
  * that names the heir (recover.c). That is one store per lane, and it can be done again.
  *
  * Inheriting is a walk over all blocks: a word that is HELD by such a lane, g -> HELD by ours, g + 1, by one compare-and-swap. The lane's owner is looked at
- * after the word: if it is the same as at the beginning of the walk, the word was the dead's, as nobody else gets the lane before; if the block goes elsewhere between the two,
- * its generation moves. After a walk the lanes that were left at its beginning hold nothing, as nobody gives them anything: they are free.
+ * after the word: if it is the same as at the beginning of the walk, the word was the dead's, as nobody else gets the lane before; if the block goes
+ * elsewhere between the two, its generation moves. After a walk the lanes that were left at its beginning hold nothing, as nobody gives them
+ * anything: they are free.
  */
 #include <errno.h>
 

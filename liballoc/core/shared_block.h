@@ -62,8 +62,9 @@ static inline size_t quotient(size_t offset, uint64_t divisor)
 size_t block_first(struct la_heap *heap, uint32_t macro, unsigned slice, slice_t page, struct block_ref *ret);
 
 /*
- * Call @visit with every block, free or not, of every page, and every block of several macro blocks. The heap may change meanwhile: a block that is live all the
- * time is visited. @skip, if not NULL, is asked first for BLOCK_ROW blocks of a page at once, whose words follow that of @row: true passes over them.
+ * Call @visit with every block, free or not, of every page, and every block of several macro blocks. The heap may change meanwhile: a block that is
+ * live all the time is visited. @skip, if not NULL, is asked first for BLOCK_ROW blocks of a page at once, whose words follow that of @row: true
+ * passes over them.
  */
 enum { BLOCK_ROW = 16 };
 typedef void block_visitor(void *user, struct block_ref *ref);

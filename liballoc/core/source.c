@@ -937,7 +937,8 @@ int la_source_limit(struct la_source *source, size_t bytes)
 
 void source_init_fixed(struct la_source *source, struct la_segment *segment, struct la_chain *orphan)
 {
-    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .knows_nodes = true, .orphan = orphan, .nodes = &source->all_nodes, .node_count = 1,
+    *source = (struct la_source){ .lock = LOCK_INIT(RANK_SOURCE), .fixed = true, .knows_nodes = true, .orphan = orphan,
+                                  .nodes = &source->all_nodes, .node_count = 1,
                                   .ops = { .struct_size = sizeof(struct la_source_ops), .name = "user buffer" } };
     *orphan = (struct la_chain){ .kind = CHAIN_ORPHAN, .source = source };
     orphan->bins = orphan->fast;

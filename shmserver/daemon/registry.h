@@ -82,7 +82,8 @@ int registry_restore(struct registry *registry, struct named_fds *inherited);
 int registry_copy_files(struct registry *registry, struct named_fds *ret);
 
 /*
- * Create a segment of @size bytes, for its owner alone, of huge pages if @page_size is not 0. With a @key other than 0, repeating the call gives the same segment.
+ * Create a segment of @size bytes, for its owner alone, of huge pages if @page_size is not 0. With a @key other than 0, repeating the call gives the
+ * same segment.
  * Return: 0, -EEXIST, -EINVAL, -EDQUOT, -ENOSPC, ... with the reason in la_last_error().
  */
 int registry_create(struct registry *registry, const char *name, uint64_t size, uint64_t page_size, uint64_t key, uid_t owner, gid_t group,

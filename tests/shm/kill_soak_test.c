@@ -1,10 +1,10 @@
 /*
  * Random SIGKILL among processes that work on one heap.
  *
- * Four unrelated processes (fork and exec) push, take, replace and bundle objects on shared stacks, swap a root and pass objects through a queue, while one after the
- * other is killed at a random moment and replaced. Survivors recover the dead as they go, without a pause. From time to time everybody is killed, and
- * the heap must balance: no block held or in doubt, and exactly the blocks that the roots reach are allocated. Nothing is ever reset, so what a
- * kill leaves behind would add up: LIBALLOC_SOAK_ROUNDS=100000 for as many kills, LIBALLOC_SOAK_PAUSE: microseconds between two, at most.
+ * Four unrelated processes (fork and exec) push, take, replace and bundle objects on shared stacks, swap a root and pass objects through a queue,
+ * while one after the other is killed at a random moment and replaced. Survivors recover the dead as they go, without a pause. From time to time
+ * everybody is killed, and the heap must balance: no block held or in doubt, and exactly the blocks that the roots reach are allocated. Nothing is
+ * ever reset, so what a kill leaves behind would add up: LIBALLOC_SOAK_ROUNDS=100000 for as many kills, LIBALLOC_SOAK_PAUSE: microseconds between two, at most.
  */
 #include <errno.h>
 #include <setjmp.h>

@@ -67,8 +67,8 @@ enum la_heap_flags {
      */
     LA_HEAP_DUMP = 1u << 3,
     /*
-     * For who creates the heap: of huge pages (both: of 1 GiB). What la_heap_info() calls page_size says what a heap is made of; whoever attaches to one that exists gets
-     * that. A macro block has its memory before it is handed out: an empty pool is NULL, or an error with the remedy, never SIGBUS.
+     * For who creates the heap: of huge pages (both: of 1 GiB). What la_heap_info() calls page_size says what a heap is made of; whoever attaches to
+     * one that exists gets that. A macro block has its memory before it is handed out: an empty pool is NULL, or an error with the remedy, never SIGBUS.
      */
     LA_HEAP_HUGE_2M = 1u << 4,
     LA_HEAP_HUGE_1G = 1u << 5,
@@ -387,8 +387,8 @@ LA_API int la_heap_obituary(struct la_heap *heap, uint64_t *number, struct la_ob
  * la_heap_operation() - give a number to the calling thread's next operation
  * @number: not 0, and of no other operation of any process, e.g. a worker's number and a counter; 0: those that follow have none
  *
- * An operation is one call of la_publish(), la_push(), la_take(), la_root_swap(), la_queue_push(), la_queue_pop() or of their forms for bundles. The number is that of all
- * operations until the next call: give each that matters one of its own.
+ * An operation is one call of la_publish(), la_push(), la_take(), la_root_swap(), la_queue_push(), la_queue_pop() or of their forms for bundles. The
+ * number is that of all operations until the next call: give each that matters one of its own.
  *
  * Return: 0, or a negative errno (no lane left, -EROFS).
  */
@@ -397,8 +397,8 @@ LA_API int la_heap_operation(struct la_heap *heap, uint64_t number);
 /**
  * la_heap_outcome() - what became of the operation with that number
  *
- * Known of each thread's last number, and of the last that happened before it; of the dead as long as the heap keeps their notices (la_heap_obituary()), but it is
- * decided when they are recovered, not before. Also in a heap attached for reading only.
+ * Known of each thread's last number, and of the last that happened before it; of the dead as long as the heap keeps their notices
+ * (la_heap_obituary()), but it is decided when they are recovered, not before. Also in a heap attached for reading only.
  *
  * Return: 1 (it has happened); 0 (it has not, and will not); -EINPROGRESS (it has not happened yet, its thread may still be at it: call
  * la_heap_recover() if its process is dead); -ENOENT (nobody has it: it was not begun, or it is forgotten); -EINVAL (@number is 0).
@@ -424,8 +424,8 @@ LA_API int la_heap_set_heir(struct la_heap *heap, const char *name);
  * la_heap_inherit() - hold what the dead have left to the heir @name
  * @each: called with each block, which the calling thread holds from then on; may free or publish it. NULL: count only, nothing is taken
  *
- * What a block is, only its bytes say: the dead may have been about to write or to free it. Of the recovered: call la_heap_recover() first where no daemon does.
- * Any number of heirs of one name share what there is. One that dies meanwhile holds what it has got so far, the rest waits for the next.
+ * What a block is, only its bytes say: the dead may have been about to write or to free it. Of the recovered: call la_heap_recover() first where no
+ * daemon does. Any number of heirs of one name share what there is. One that dies meanwhile holds what it has got so far, the rest waits for the next.
  *
  * Return: number of blocks, or a negative errno.
  */

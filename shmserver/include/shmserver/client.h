@@ -200,7 +200,8 @@ LA_API int shms_quotas(struct shms_client *client, void (*each)(void *user, cons
 
 /**
  * shms_quota_set() - set the limits of one user
- * @quota: uid and the six limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX, max_committed and max_huge: 0) stay as they are; what he has beyond a lower limit he keeps
+ * @quota: uid and the six limits, of which SHMS_UNCHANGED (max_bytes: UINT64_MAX, max_committed and max_huge: 0) stay as they are; what he has
+ * beyond a lower limit he keeps
  *
  * Return: 0, -EPERM (only root and the daemon's user may), -EOPNOTSUPP (the daemon is too old, or only for max_huge), ...
  */
