@@ -272,7 +272,12 @@ static void kit_finds_a_registrar_that_leaks_and_one_that_changes_memory(void **
     struct seg_conformance run = { .struct_size = sizeof(run), .report = keep_first, .user = &found, .size = 64 << 10 };
 
     (void)state;
-    assert_true(seg_conformance_registrar(&ops, NULL, "anon", &run) >= 2);
+    /* Under ThreadSanitizer the kit does not count what is mapped: see accessible_kib(). */
+#ifdef __SANITIZE_THREAD__
+    assert_int_equal(seg_conformance_registrar(&ops, NULL, "anon", &run), 1);
+#else
+    assert_int_equal(seg_conformance_registrar(&ops, NULL, "anon", &run), 2);
+#endif
     assert_string_equal(found.rule, "attach: keeps the content");
     while (leaks > 0)
         munmap(leak_of[--leaks], 64 << 10);

@@ -373,12 +373,18 @@ static void memory_of_a_gpu_is_registered_by_a_dmabuf(void **state)
     }
 }
 
+static void print_finding(void *user, const char *rule, const char *what)
+{
+    (void)user;
+    print_error("%s: %s\n", rule, what);
+}
+
 static void contracts_are_kept(void **state)
 {
     struct window w = { .capabilities = SEG_DEVICE_ONLY, .before = 64 << 10 };
     struct seg_choice choices[] = { { .ops = &window_ops, .user = &w }, { .ops = seg_source_find("cuda-device") } };
     struct seg_registrar *registrar = make_registrar(1);
-    struct seg_conformance run = { .struct_size = sizeof(run) };
+    struct seg_conformance run = { .struct_size = sizeof(run), .report = print_finding };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(choices); i++)

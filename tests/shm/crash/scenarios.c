@@ -66,6 +66,14 @@ static void alloc_20000(struct actor *a) { alloc_kept(a, 20000); }
 static void alloc_large(struct actor *a) { alloc_kept(a, LARGE); }
 static void alloc_run(struct actor *a) { alloc_kept(a, RUN); }
 static void hold_64(struct actor *a) { hold(a, SMALL); }
+
+/* Nothing of the page was held before. */
+static void keep_two(struct actor *a)
+{
+    keep(a, SMALL, LIVE);
+    keep(a, SMALL, LIVE);
+}
+
 static void hold_20000(struct actor *a) { hold(a, 20000); }
 static void hold_large(struct actor *a) { hold(a, LARGE); }
 static void hold_run(struct actor *a) { hold(a, RUN); }
@@ -1297,6 +1305,7 @@ const struct scenario scenarios[] = {
     { "alloc-macro", 0, .prepare = fill_macro, .act = alloc_macro },
     { "alloc-dirty-macro", 0, RUN_HEAP, .prepare = dirty_macro, .act = alloc_macro },
     { "hold-64", SAME_AFTER, .prepare = neighbours, .act = hold_64 },
+    { "hold-first", SAME_AFTER, .prepare = keep_two, .act = hold_64 },
     { "hold-20000", SAME_AFTER, .prepare = neighbours, .act = hold_20000 },
     { "hold-large", SAME_AFTER, .prepare = neighbours, .act = hold_large },
     { "hold-run", SAME_AFTER | RECOVER_TRACED, RUN_HEAP, .prepare = neighbours, .act = hold_run },
