@@ -19,30 +19,10 @@
 #include <liballoc/heap.h>
 #include <liballoc/vspace.h>
 
+#include "../support/fill.h"
 #include "../unit/child.h"
 
 #define MEBI ((size_t)1 << 20)
-
-/* Chain of blocks, so that all can be freed again. Return: how many. */
-static unsigned fill(struct la_heap *heap, size_t size, void ***list)
-{
-    unsigned n = 0;
-
-    for (void **b; (b = la_heap_alloc(heap, size)) != NULL; n++) {
-        memset(b, 0x5a, size);
-        *b = *list;
-        *list = b;
-    }
-    return n;
-}
-
-static void free_all(void **list)
-{
-    for (void *next; list; list = next) {
-        next = *list;
-        la_free(list);
-    }
-}
 
 static uint64_t committed(struct la_heap *heap)
 {
@@ -51,8 +31,6 @@ static uint64_t committed(struct la_heap *heap)
     CHECK(la_heap_info(heap, &info) == 0);
     return info.committed;
 }
-
-enum { INTERRUPTED = 8 };
 
 static void full_heap_goes_on(struct la_heap *heap, const char *reason)
 {
@@ -67,8 +45,7 @@ static void full_heap_goes_on(struct la_heap *heap, const char *reason)
     CHECK(la_heap_fsck(heap, NULL, NULL, NULL) == 0);
     free_all(list);
     list = NULL;
-    /* A thread that was interrupted in an allocation may leave a block out of its bin until the page is looked at again (restartable.h). */
-    CHECK(fill(heap, 3000, &list) + INTERRUPTED >= first);
+    CHECK(fill(heap, 3000, &list) + FILL_INTERRUPTED >= first);
     free_all(list);
     CHECK(la_heap_fsck(heap, NULL, NULL, NULL) == 0);
 }
