@@ -104,26 +104,31 @@ static void take_event(struct ibv_comp_channel *channel)
     ibv_ack_cq_events(queue, 1);
 }
 
-enum { STEP_MS = 1000, STEPS = 120 };
+enum { STEP_MS = 1000, IDLE_STEPS = 120 };
 
 /*
  * What became of the operation in flight. siw does not complete all that it had in flight when a connection was ended by the other side: then
- * the end of the connection is the answer, or, as the last resort, that there is none.
+ * the end of the connection is the answer, or, as the last resort, that there is none. Events of operations that were found complete before
+ * their event was waited for are still in the channel, many of them: only waiting in vain counts.
  */
 static enum ibv_wc_status wait_for(struct rdma_cm_id *id, struct ibv_cq *queue, struct ibv_comp_channel *channel)
 {
     struct pollfd events[] = { { .fd = channel->fd, .events = POLLIN }, { .fd = id->channel->fd, .events = POLLIN } };
     struct ibv_wc completion;
 
-    for (int i = 0; i < STEPS; i++) {
+    for (int idle = 0; idle < IDLE_STEPS;) {
+        int ready;
+
         NEED(ibv_req_notify_cq(queue, 0) == 0);
         if (ibv_poll_cq(queue, 1, &completion) == 1)
             return completion.status;
         if (events[1].revents)
             return IBV_WC_WR_FLUSH_ERR;
-        NEED(poll(events, 2, STEP_MS) >= 0);
+        ready = poll(events, 2, STEP_MS);
+        NEED(ready >= 0);
         if (events[0].revents)
             take_event(channel);
+        idle += ready == 0;
     }
     return IBV_WC_RESP_TIMEOUT_ERR;
 }

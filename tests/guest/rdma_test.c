@@ -177,7 +177,8 @@ struct traffic {
     pthread_cond_t changed;
     unsigned count;                     /* blocks that may be written to */
     unsigned rounds;                    /* operations that have succeeded */
-    unsigned failures;
+    const char *failure;                /* of the first that has not: what was wrong */
+    enum ibv_wc_status status;          /* and what its device said */
     bool stop;
 };
 
@@ -195,14 +196,23 @@ static unsigned next_block(struct traffic *t, bool newest, unsigned *random)
     return !count || newest ? count : *random % count + 1;
 }
 
-static bool write_and_read(struct traffic *t, void *block, unsigned seed)
+/* NULL, or what went wrong. */
+static const char *write_and_read(struct traffic *t, void *block, unsigned seed)
 {
     struct seg_key_here key;
     bool same;
 
-    if (seg_key_of(block, t->side->registrar, &key) < 0 || peer_write(&t->side->peer, block, key.remote, BLOCK, seed) != IBV_WC_SUCCESS)
-        return false;
-    return peer_is_filled(block, BLOCK, seed) && peer_read(&t->side->peer, block, key.remote, BLOCK, seed, &same) == IBV_WC_SUCCESS && same;
+    if (seg_key_of(block, t->side->registrar, &key) < 0)
+        return "no key";
+    t->status = peer_write(&t->side->peer, block, key.remote, BLOCK, seed);
+    if (t->status != IBV_WC_SUCCESS)
+        return "the write failed";
+    if (!peer_is_filled(block, BLOCK, seed))
+        return "other bytes than were written";
+    t->status = peer_read(&t->side->peer, block, key.remote, BLOCK, seed, &same);
+    if (t->status != IBV_WC_SUCCESS)
+        return "the read failed";
+    return same ? NULL : "other bytes were read";
 }
 
 static void *run_traffic(void *arg)
@@ -211,12 +221,12 @@ static void *run_traffic(void *arg)
     unsigned random = 1, block;
 
     for (unsigned seed = 0; (block = next_block(t, seed % 2, &random)) != 0; seed++) {
-        bool done = write_and_read(t, t->blocks[block - 1], seed);
+        const char *failure = write_and_read(t, t->blocks[block - 1], seed);
 
         pthread_mutex_lock(&t->lock);
-        t->rounds += done;
-        t->failures += !done;
-        t->stop |= !done;
+        t->rounds += !failure;
+        t->failure = failure;
+        t->stop |= failure != NULL;
         pthread_cond_broadcast(&t->changed);
         pthread_mutex_unlock(&t->lock);
     }
@@ -270,7 +280,8 @@ static void memory_grows_under_traffic(void **state)
     pthread_cond_broadcast(&t.changed);
     pthread_mutex_unlock(&t.lock);
     pthread_join(thread, NULL);
-    assert_int_equal(t.failures, 0);
+    if (t.failure)
+        fail_msg("after %u blocks: %s, %s", t.rounds, t.failure, ibv_wc_status_str(t.status));
     assert_true(t.rounds >= GROWTHS * ROUNDS);
     assert_true(segments_of(s.supply) >= GROWTHS);
     close_side(&s);
