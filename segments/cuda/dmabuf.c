@@ -7,7 +7,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdint.h>
 
 #include <segments/cuda.h>
 
@@ -15,17 +14,9 @@
 #include "base/util.h"
 #include "segments/driver.h"
 
-/* Numbers of CUDA's. */
-enum { DMA_BUF_FD = 1, ATTRIBUTE_DMA_BUF_SUPPORTED = 124 };
-
-#define DRIVER_FUNCTIONS(X)                                                                                            \
-    X(cuDeviceGet, (int *device, int number))                                                                          \
-    X(cuDeviceGetAttribute, (int *value, int attribute, int device))                                                   \
-    X(cuMemGetHandleForAddressRange, (int *fd, uint64_t address, size_t size, int type, unsigned long long flags))
-
 struct driver {
-#define X(name, arguments) int (*name) arguments;
-    DRIVER_FUNCTIONS(X)
+#define X(type, name, arguments) type (*name) arguments;
+    CUDA_DRIVER_FUNCTIONS(X)
 #undef X
 };
 
@@ -36,11 +27,11 @@ static int find_driver(struct driver *ret)
 
     if (!library)
         return la_fail(-ENOTSUP, "CUDA: no dmabuf: no driver: %s", dlerror());
-#define X(name, arguments)                                                                                             \
+#define X(type, name, arguments)                                                                                       \
     *(void **)&ret->name = dlsym(library, #name);                                                                      \
     if (!ret->name)                                                                                                    \
         return la_fail(-ENOTSUP, "CUDA: no dmabuf: the driver has no " #name "() (11.7 or newer has)");
-    DRIVER_FUNCTIONS(X)
+    CUDA_DRIVER_FUNCTIONS(X)
 #undef X
     return 0;
 }
@@ -49,7 +40,7 @@ static int check_device(const struct driver *driver, int number)
 {
     int device = 0, does = 0;
 
-    if (driver->cuDeviceGet(&device, number) == 0 && driver->cuDeviceGetAttribute(&does, ATTRIBUTE_DMA_BUF_SUPPORTED, device) == 0 && does)
+    if (driver->cuDeviceGet(&device, number) == 0 && driver->cuDeviceGetAttribute(&does, CUDA_ATTRIBUTE_DMA_BUF_SUPPORTED, device) == 0 && does)
         return 0;
     return la_fail(-ENOTSUP, "CUDA: device %d exports no dmabuf (with NVIDIA's open kernel modules it would, from Turing on)", number);
 }
@@ -66,7 +57,7 @@ int cuda_export_dmabuf(const struct cuda_runtime *cuda, int device, void *base, 
     /* The driver's own calls need a context; the runtime makes its own the thread's when it has something to do. */
     if (cuda->cudaFree(NULL) != 0)
         cuda->cudaGetLastError();
-    error = driver.cuMemGetHandleForAddressRange(fd, (uintptr_t)base, size, DMA_BUF_FD, 0);
+    error = driver.cuMemGetHandleForAddressRange(fd, (uintptr_t)base, size, CUDA_DMA_BUF_FD, 0);
     return error ? cuda_fail(cuda, error, "cuMemGetHandleForAddressRange", size) : 0;
 }
 

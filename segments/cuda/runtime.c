@@ -66,8 +66,10 @@ int cuda_runtime_open(const struct cuda_runtime **ret)
 static const struct {
     int cuda, ours;
 } errors[] = {
-    { 1, -EINVAL }, { 2, -ENOMEM },    { 3, -ENODEV },   { 35, -ENODEV },  { 46, -EBUSY },
-    { 100, -ENODEV }, { 101, -ENODEV }, { 712, -EEXIST }, { 713, -ENOENT }, { 801, -ENOTSUP },
+    { CUDA_INVALID_VALUE, -EINVAL },       { CUDA_NO_MEMORY, -ENOMEM },       { CUDA_NOT_INITIALIZED, -ENODEV },
+    { CUDA_OLD_DRIVER, -ENODEV },          { CUDA_DEVICES_UNAVAILABLE, -EBUSY }, { CUDA_NO_DEVICE, -ENODEV },
+    { CUDA_INVALID_DEVICE, -ENODEV },      { CUDA_ALREADY_REGISTERED, -EEXIST }, { CUDA_NOT_REGISTERED, -ENOENT },
+    { CUDA_NOT_SUPPORTED, -ENOTSUP },
 };
 
 int cuda_fail(const struct cuda_runtime *cuda, int error, const char *what, size_t size)

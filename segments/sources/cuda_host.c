@@ -17,7 +17,7 @@
 static const struct {
     const char *word;
     unsigned flag;
-} words[] = { { "portable", 1 }, { "mapped", 2 }, { "wc", 4 } };
+} words[] = { { "portable", CUDA_ALLOC_PORTABLE }, { "mapped", CUDA_ALLOC_MAPPED }, { "wc", CUDA_ALLOC_WRITE_COMBINED } };
 
 static int read_flags(const char *text, unsigned *flags)
 {

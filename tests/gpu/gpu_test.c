@@ -21,6 +21,7 @@
 #include <segments/find.h>
 #include <segments/verbs.h>
 
+#include "add.ptx.h"
 #include "card.h"
 #include "device.h"
 
@@ -590,6 +591,8 @@ int main(int argc, char **argv)
 {
     int runtime = 0, driver = 0;
 
+    if (argc == 2 && strcmp(argv[1], "--kernel") == 0)
+        return fputs(add_ptx, stdout) < 0;
     if (!open_device())
         return SKIP;
     if (argc == 3 && strcmp(argv[1], "peer") == 0)
