@@ -1,5 +1,7 @@
 #include "core/restartable.h"
 
+__thread uint32_t la_tls_restarts;
+
 #if RESTARTABLE
 
 /* Of glibc from 2.35 on. */

@@ -32,6 +32,9 @@
 /* Once, before there is a second thread or a handler that counts. */
 void restartable_init(void);
 
+/* How often the calling thread has begun bin_claim() or bin_release() anew: it may have left a block out of its bin as often. */
+extern HIDDEN __thread uint32_t la_tls_restarts;
+
 #if RESTARTABLE
 
 /* From the thread pointer to the thread's struct rseq, or to where a store does no harm. */
@@ -40,8 +43,10 @@ extern HIDDEN ptrdiff_t la_rseq_offset;
 /* Descriptor @d of the sequence from label 1 to label 2; where the kernel sends an interrupted one, behind the signature it wants. */
 #define RSEQ_DESCRIPTOR                                                                     \
     ".pushsection .data.rel.ro.la_rseq, \"aw\"\n\t.balign 32\n3:\t.long 0, 0\n\t.quad 1f, 2f - 1f, 4f\n\t.popsection\n\t"
-#define RSEQ_ABORT(again)                                                                   \
-    ".pushsection .text.la_rseq_abort, \"ax\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n4:\tjmp " again "\n\t.popsection\n\t"
+#define RSEQ_ABORT(again, count)                                                            \
+    ".pushsection .text.la_rseq_abort, \"ax\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n4:\t" count "jmp " again "\n\t.popsection\n\t"
+/* By way of %[top], which the sequence sets anew. */
+#define RSEQ_COUNT "movq la_tls_restarts@gottpoff(%%rip), %[top]\n\taddl $1, %%fs:(%[top])\n\t"
 
 /* The youngest block of the bin, which had the mark; NULL: none, or it has not. The mark is still there. */
 static inline __attribute__((always_inline)) void *bin_pop(struct la_bin *bin)
@@ -58,7 +63,7 @@ again:
                  "jne %l[none]\n\t"
                  "subq $8, %[bin]\n"
                  "2:\n\t"
-                 RSEQ_ABORT("%l[again]")
+                 RSEQ_ABORT("%l[again]", "")
                  : [block] "=&a"(block), [top] "=&r"(top), [bin] "+m"(bin->top)
                  : [mark] "r"(la_free_mark), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
@@ -90,7 +95,7 @@ again:
                  "movq %[block], 8(%[top])\n\t"
                  "addq $8, (%[chain],%[offset])\n"
                  "2:\n\t"
-                 RSEQ_ABORT("%l[again]")
+                 RSEQ_ABORT("%l[again]", "")
                  : [top] "=&r"(top)
                  : [chain] "r"(chain), [offset] "r"(offset), [block] "r"(block), [mark] "r"(la_free_mark), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
@@ -102,8 +107,8 @@ refused:
 
 /*
  * The same for the bins of lanes, where the state word decides (shared_fast.h); its store comes last. Interrupted behind the move of the
- * top, a pop leaves its block FREE and in no bin, to be found when the page is looked at, and a push leaves an entry too many, whose word is in
- * use when it surfaces, and which is skipped.
+ * top, a pop leaves its block FREE and in no bin, to be found when the page is looked at (at the latest when the heap is full, by la_tls_restarts),
+ * and a push leaves an entry too many, whose word is in use when it surfaces, and which is skipped.
  *
  * @distance: from an entry to its word's place. @in_use: bits of a word that is not FREE. @holder: what is added to it. @marks: the block must be
  * marked there, by its address / SLICE_SIZE (trail.h); NULL: it need not, which takes five instructions less (bin_claim()).
@@ -132,7 +137,7 @@ again:
                  "subq $8, %[bin]\n\t"
                  "movl %[w], (%[word])\n"
                  "2:\n\t"
-                 RSEQ_ABORT("%l[again]")
+                 RSEQ_ABORT("%l[again]", RSEQ_COUNT)
                  : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
                  : [distance] "r"(distance), [in_use] "re"(in_use), [holder] "re"(holder), [marks] "r"(marks), [shift] "i"(SLICE_SHIFT),
                    [rseq] "r"(la_rseq_offset)
@@ -167,7 +172,7 @@ again:
                  "subq $8, %[bin]\n\t"
                  "movl %[w], (%[word])\n"
                  "2:\n\t"
-                 RSEQ_ABORT("%l[again]")
+                 RSEQ_ABORT("%l[again]", RSEQ_COUNT)
                  : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
                  : [distance] "r"(distance), [in_use] "re"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
@@ -202,7 +207,7 @@ again:
                  "addq $8, (%[bin])\n\t"
                  "movl %k[top], (%[word])\n"
                  "2:\n\t"
-                 RSEQ_ABORT("%l[again]")
+                 RSEQ_ABORT("%l[again]", RSEQ_COUNT)
                  : [top] "=&r"(top)
                  : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [keep] "i"(keep),
                    [add] "i"(add), [rseq] "r"(la_rseq_offset)

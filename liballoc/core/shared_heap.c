@@ -544,8 +544,9 @@ static NOINLINE struct lane *lend_lane(struct la_heap *heap)
     lock_give(&heap->lock);
     if (!lane)
         return NULL;
-    /* Of the thread that had it before. */
+    /* Of the thread that had it before; and what that one's restarts have left is yet to be found. */
     atomic_store_explicit(&heap->lane_table[lane->number].operation, 0, memory_order_release);
+    lane->restarts_seen = la_tls_restarts - 1;
     la_tls_lanes[heap->index].lane = lane;
     la_tls_lanes[heap->index].serial = heap->serial;
     atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);

@@ -21,6 +21,7 @@ struct lane {
     unsigned number;            /* in the heap */
     uint32_t incarnation;
     uint32_t sweep_at;          /* macro block whose hints are looked at next */
+    uint32_t restarts_seen;     /* of la_tls_restarts: what those may have left out of their bins is found */
     bool idle;                  /* no thread has it */
     /* trail.h: its row (NULL: no memory for it), the entry written last, the state word of the block of each. */
     struct heap_trail *trail;

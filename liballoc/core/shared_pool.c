@@ -641,6 +641,28 @@ static void take_all_hints(struct la_chain *chain)
         take_hints(chain, next_to_sweep(chain));
 }
 
+/*
+ * The thread's fast paths were interrupted since the last time: a free block may be in no bin, and no hint says where. What is in bins now is not
+ * found a second time, as pages are looked at when the bin is empty.
+ */
+static void look_for_left_out(struct la_chain *chain)
+{
+    struct lane *lane = lane_of(chain);
+
+    if (lane->restarts_seen == la_tls_restarts)
+        return;
+    lane->restarts_seen = la_tls_restarts;
+    for (struct la_macro *m = chain->macros; m; m = m->chain_next)
+        for (unsigned i = 0; i < SLICES_PER_MACRO; i++) {
+            struct la_page *page = macro_page(m, i);
+
+            if (page->kind != PAGE_LANE)
+                continue;
+            reopen(page, ALL_PARTS);
+            pool_list_page(chain, page);
+        }
+}
+
 static void give_empty_pages(struct la_chain *chain, struct la_macro *m)
 {
     for (unsigned i = 0; i < SLICES_PER_MACRO && m->chain == chain; i++) {
@@ -681,8 +703,9 @@ static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
             return true;
     if (take_free(chain))
         return true;
-    /* Full: now every hint counts, and every page that could serve another size. */
+    /* Full: now every hint counts, every block that was left out, and every page that could serve another size. */
     take_all_hints(chain);
+    look_for_left_out(chain);
     if (c < SMALL_CLASSES && chain->avail[c])
         return true;
     lane_trim(chain);

@@ -8,12 +8,6 @@
 
 #include <liballoc/liballoc.h>
 
-/*
- * Blocks by which a second filling may be short of the first: a thread that was interrupted in an allocation may leave one out of its bin until the
- * page is looked at again (core/restartable.h).
- */
-enum { FILL_INTERRUPTED = 8 };
-
 /* Chain of blocks, so that all can be freed again. Return: how many. */
 static inline unsigned fill(struct la_heap *heap, size_t size, void ***list)
 {

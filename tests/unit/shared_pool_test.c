@@ -1,5 +1,10 @@
 #include "../support/shared.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../support/fill.h"
+
 #include "core/pool.h"
 #include "core/region_map.h"
 #include "core/shared_fast.h"
@@ -229,6 +234,76 @@ static void an_adopted_page_without_a_free_block_does_not_make_an_allocation_fai
     assert_non_null(la_heap_alloc(s->heap, 1024));
 }
 
+/* ---- fast paths that were interrupted ---- */
+
+/* As a pop that was interrupted behind the move of the top leaves them. */
+static void leave_out(struct lane *lane, unsigned c, unsigned n)
+{
+    assert_true(pool_bin_count(&lane->chain, c) >= n);
+    lane->chain.bins[c].top -= n;
+    la_tls_restarts++;
+}
+
+static void blocks_left_out_of_their_bin_are_found_when_the_heap_is_full(void **state)
+{
+    struct shared *s = *state;
+    struct lane *lane = heap_lane(s->heap);
+    void **list = NULL;
+    unsigned n = fill(s->heap, 3000, &list);
+
+    for (int round = 0; round < 3; round++) {
+        free_all(list);
+        list = NULL;
+        /* The size that is asked for again, and one that has to make room for it. */
+        la_free(la_heap_alloc(s->heap, 200));
+        la_free(la_heap_alloc(s->heap, 3000));
+        leave_out(lane, class_of(3000), 1);
+        leave_out(lane, class_of(200), 2);
+        assert_int_equal(fill(s->heap, 3000, &list), n);
+    }
+}
+
+enum { SIGNALS = 20000 };
+static atomic_uint handled;
+
+static void handle(int signal)
+{
+    (void)signal;
+    atomic_fetch_add(&handled, 1);
+}
+
+static void *send_signals(void *arg)
+{
+    while (atomic_load(&handled) < SIGNALS)
+        pthread_kill(*(pthread_t *)arg, SIGUSR1);
+    return NULL;
+}
+
+static void interruptions_cost_a_full_heap_no_block(void **state)
+{
+    struct shared *s = *state;
+    struct sigaction action = { .sa_handler = handle };
+    pthread_t self = pthread_self(), sender;
+    void **list = NULL, *kept[64] = { 0 };
+    unsigned n;
+
+    if (!RESTARTABLE)
+        skip();
+    n = fill(s->heap, 3000, &list);
+    free_all(list);
+    list = NULL;
+    sigaction(SIGUSR1, &action, NULL);
+    assert_int_equal(pthread_create(&sender, NULL, send_signals, &self), 0);
+    for (unsigned i = 0; atomic_load(&handled) < SIGNALS; i++) {
+        la_free(kept[i % 64]);
+        kept[i % 64] = la_heap_alloc(s->heap, 3000);
+    }
+    pthread_join(sender, NULL);
+    for (unsigned i = 0; i < 64; i++)
+        la_free(kept[i]);
+    assert_int_equal(fill(s->heap, 3000, &list), n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +315,8 @@ int main(void)
         shared_test(a_page_with_blocks_in_the_bin_is_not_given_back),
         shared_test(what_is_adopted_and_full_does_not_make_an_allocation_fail),
         shared_test(an_adopted_page_without_a_free_block_does_not_make_an_allocation_fail),
+        shared_test(blocks_left_out_of_their_bin_are_found_when_the_heap_is_full),
+        shared_test(interruptions_cost_a_full_heap_no_block),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
