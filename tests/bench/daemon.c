@@ -2,13 +2,15 @@
  * daemon WHAT SHMSERVER [MIB]: what shmserver and its client library cost, by the wall clock, reclaim by the CPU's. None of it is in the path of an
  * allocation.
  *
- *   requests   one request at a time from one client; from one of 1,000 clients; from all 1,000 at once
- *   attach     to a heap that is there: shms_heap_open(), and what of it is the library's without the daemon, la_heap_attach_fd()
+ *   requests   one request at a time from one client, beside what the socket alone takes; from one of 1,000 clients; from all 1,000 at once
+ *   attach     to a heap that is there: shms_heap_open(), also where no sleeping processor has to be woken for it; and what of it is the library's
+ *              without the daemon, la_heap_attach_fd()
  *   growth     pairs of an attached client, alone, and while another one makes the heap grow
  *   reclaim    la_heap_recover() after a client of a heap with 1 GiB (MIB) in use was killed
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -137,11 +139,41 @@ static bool many_can_connect(void)
     return false;
 }
 
+/* A byte there and back to a process that does nothing else: what two wake-ups take here. */
+static void echo_for_a_while(void)
+{
+    uint64_t begin, end = daemon_clock() + daemon_wanted_ns();
+    int pair[2];
+    char byte = 0;
+    pid_t pid;
+
+    daemon_check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
+    pid = fork();
+    daemon_check(pid, "fork");
+    if (pid == 0) {
+        close(pair[0]);
+        while (read(pair[1], &byte, 1) == 1 && write(pair[1], &byte, 1) == 1)
+            ;
+        _exit(0);
+    }
+    close(pair[1]);
+    times_begin();
+    while ((begin = daemon_clock()) < end) {
+        if (write(pair[0], &byte, 1) != 1 || read(pair[0], &byte, 1) != 1)
+            daemon_check(-1, "echo");
+        times_add(&times, daemon_clock() - begin);
+    }
+    close(pair[0]);
+    waitpid(pid, NULL, 0);
+}
+
 static void requests(const struct daemon_process *d)
 {
     struct shms_client *client = daemon_connect();
     static int fds[MANY];
 
+    echo_for_a_while();
+    print_times("a byte there and back by a socket, no daemon");
     daemon_check(shms_heap_create(client, "bench", LA_HEAP_MIN_SIZE), "create");
     ask_for_a_while(client);
     print_times("request of one client");
@@ -179,25 +211,14 @@ static void attach_only(int fd)
     }
 }
 
-static void attach(const struct daemon_process *d)
+static void attach_by_name(struct shms_client *client, struct times *closing)
 {
-    struct shms_client *client = daemon_connect();
-    struct la_heap_info info = { .struct_size = sizeof(info) };
-    struct times *closing = calloc(1, sizeof(*closing));
-    uint64_t begin, now, end;
-    struct la_heap *heap;
-    int fd;
+    uint64_t begin, now, end = daemon_clock() + daemon_wanted_ns();
 
-    (void)d;
-    daemon_check(closing ? 0 : -1, "memory");
-    heap = daemon_open(client, "bench", (size_t)64 << 20);
-    daemon_check(la_heap_info(heap, &info), "info");
-    fd = la_heap_descriptor(info.id);
-    daemon_check(fd, "descriptor");
-    daemon_check(shms_heap_close(client, heap), "close");
     times_begin();
-    end = daemon_clock() + daemon_wanted_ns();
     for (now = daemon_clock(); now < end;) {
+        struct la_heap *heap;
+
         begin = now;
         heap = daemon_open(client, "bench", 0);
         times_add(&times, daemon_clock() - begin);
@@ -206,8 +227,46 @@ static void attach(const struct daemon_process *d)
         now = daemon_clock();
         times_add(closing, now - begin);
     }
+}
+
+/* This process and the daemon run on one processor, which goes from one to the other without a sleep in between. */
+static void share_processor(pid_t daemon, cpu_set_t *before)
+{
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    daemon_check(sched_getaffinity(0, sizeof(*before), before), "affinity");
+    daemon_check(sched_setaffinity(0, sizeof(one), &one) | sched_setaffinity(daemon, sizeof(one), &one), "affinity");
+}
+
+static void leave_processor(pid_t daemon, const cpu_set_t *before)
+{
+    daemon_check(sched_setaffinity(0, sizeof(*before), before) | sched_setaffinity(daemon, sizeof(*before), before), "affinity");
+}
+
+static void attach(const struct daemon_process *d)
+{
+    struct shms_client *client = daemon_connect();
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct times *closing = calloc(1, sizeof(*closing));
+    struct la_heap *heap;
+    cpu_set_t before;
+    int fd;
+
+    daemon_check(closing ? 0 : -1, "memory");
+    heap = daemon_open(client, "bench", (size_t)64 << 20);
+    daemon_check(la_heap_info(heap, &info), "info");
+    fd = la_heap_descriptor(info.id);
+    daemon_check(fd, "descriptor");
+    daemon_check(shms_heap_close(client, heap), "close");
+    attach_by_name(client, closing);
     print_times("attach to a heap by name");
     bench_print(times_at(closing, 0.5), "detach from it, median");
+    share_processor(d->pid, &before);
+    attach_by_name(client, closing);
+    print_times("attach by name on the daemon's processor");
+    leave_processor(d->pid, &before);
     attach_only(fd);
     print_times("attach by a descriptor, without the daemon");
     close(fd);
