@@ -46,7 +46,7 @@ static void in_child(void (*run)(void))
 
     assert_true(child >= 0);
     if (child == 0) {
-        alarm(30);
+        alarm(60);
         run();
         _exit(0);
     }

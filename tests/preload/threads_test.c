@@ -13,7 +13,9 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
-enum { HANG_SECONDS = 60 };
+#include "../support/storm.h"
+
+enum { HANG_SECONDS = 240 };
 
 static int before_each(void **state)
 {
@@ -310,7 +312,7 @@ static void child_of_a_threaded_process_has_a_working_heap(void **state)
 
         assert_true(child >= 0);
         if (child == 0) {
-            alarm(20);
+            alarm(HANG_SECONDS);
             use_the_heap(NULL);
             in_thread(use_the_heap, NULL);
             if (!is_filled(inherited, 1000, 5) || !is_filled(large, 5 * MiB, 6))
@@ -331,7 +333,7 @@ static void *fork_and_allocate(void *arg)
     pid_t child = fork();
 
     if (child == 0) {
-        alarm(20);
+        alarm(HANG_SECONDS);
         use_the_heap(arg);
         exit(0);        /* with the exit handlers: they free what libc holds */
     }
@@ -354,7 +356,7 @@ static void grandchildren_allocate_too(void **state)
     if (child == 0) {
         pid_t grandchild = fork();
 
-        alarm(20);
+        alarm(HANG_SECONDS);
         use_the_heap(NULL);
         _exit(grandchild == 0 || status_of(grandchild) == 0 ? 0 : 1);
     }
@@ -424,7 +426,6 @@ static void a_signal_handler_may_allocate(void **state)
 enum { STORM_SIGNALS = 20000, STORM_LIVE = 64 };
 
 static atomic_uint storm_handled, storm_bad;
-static atomic_bool storm_over;
 static char *storm_live[STORM_LIVE];
 
 /* Of the sizes that the interrupted calls are for, so that both are after the same blocks; some stay for a while. */
@@ -447,26 +448,15 @@ static void storm_handler(int signal)
     errno = saved;
 }
 
-static void *send_storm(void *arg)
-{
-    pthread_t victim = *(pthread_t *)arg;
-
-    while (atomic_load(&storm_handled) < STORM_SIGNALS)
-        pthread_kill(victim, SIGUSR1);
-    atomic_store(&storm_over, true);
-    return NULL;
-}
-
-/* Signals from another processor, as fast as they go, into the shortest of all paths: blocks must neither be handed out twice nor change. */
+/* Signals, as fast as they go, into the shortest of all paths: blocks must neither be handed out twice nor change. */
 static void handlers_and_the_fast_path_never_share_a_block(void **state)
 {
     char *mine[16] = { 0 };
-    pthread_t self = pthread_self(), storm;
+    timer_t storm;
 
     (void)state;
-    handle(SIGUSR1, storm_handler, SA_RESTART);
-    assert_int_equal(pthread_create(&storm, NULL, send_storm, &self), 0);
-    for (unsigned i = 0; !atomic_load(&storm_over); i++) {
+    assert_true(storm_begin(&storm, storm_handler));
+    for (unsigned i = 0; atomic_load(&storm_handled) < STORM_SIGNALS; i++) {
         char **slot = &mine[i % 16];
 
         if (*slot && !is_filled(*slot, 32, i - 16))
@@ -476,8 +466,7 @@ static void handlers_and_the_fast_path_never_share_a_block(void **state)
         fill(*slot, 32, i);
         free(malloc(64));
     }
-    pthread_join(storm, NULL);
-    handle(SIGUSR1, SIG_DFL, 0);
+    storm_end(storm);
     for (unsigned i = 0; i < STORM_LIVE; i++)
         free(storm_live[i]);
     for (unsigned i = 0; i < 16; i++)
@@ -527,7 +516,7 @@ static void a_thread_that_jumps_out_of_malloc_can_allocate(void **state)
             jump_seed = i;
             jump_out_of_allocations();
             handle(SIGALRM, SIG_DFL, 0);
-            alarm(20);
+            alarm(HANG_SECONDS);
             use_the_heap(NULL);
             /* No lock was left taken either. */
             if (pthread_create(&other, NULL, use_the_heap, NULL) || pthread_join(other, NULL))

@@ -1,9 +1,9 @@
 /* restartable_test.c - pop and push on a bin, also when a signal handler does the same in the middle of them. */
 #include "engine.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
+
+#include "../support/storm.h"
 
 #include "core/pool.h"
 #include "core/restartable.h"
@@ -115,17 +115,9 @@ static void handle(int signal)
     }
 }
 
-static void *send_signals(void *arg)
-{
-    while (atomic_load(&handled) < SIGNALS)
-        pthread_kill(*(pthread_t *)arg, SIGUSR1);
-    return NULL;
-}
-
 static void handlers_find_the_bin_whole_and_leave_it_whole(void **state)
 {
-    struct sigaction action = { .sa_handler = handle };
-    pthread_t self = pthread_self(), sender;
+    timer_t storm;
     uint64_t *mine[8] = { 0 };
     bool seen[BLOCKS] = { false };
     unsigned n = 0;
@@ -135,16 +127,13 @@ static void handlers_find_the_bin_whole_and_leave_it_whole(void **state)
         skip();
     for (unsigned i = 0; i < BLOCKS; i++)
         bin_push(&chain, offset, blocks[i]);
-    sigaction(SIGUSR1, &action, NULL);
-    assert_int_equal(pthread_create(&sender, NULL, send_signals, &self), 0);
+    assert_true(storm_begin(&storm, handle));
     for (unsigned i = 0; atomic_load(&handled) < SIGNALS; i++) {
         give(mine[i % 8], 1);
         mine[i % 8] = take(1);
         give(take(1), 1);
     }
-    pthread_join(sender, NULL);
-    action.sa_handler = SIG_IGN;
-    sigaction(SIGUSR1, &action, NULL);
+    storm_end(storm);
     assert_int_equal(atomic_load(&bad), 0);
     for (unsigned i = 0; i < 8; i++) {
         give(mine[i], 1);

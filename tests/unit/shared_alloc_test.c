@@ -1,6 +1,8 @@
 #include "../support/shared.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../support/storm.h"
 
 #include "core/restartable.h"
 #include "core/shared_heap.h"
@@ -214,34 +216,23 @@ static void handle(int signal)
     give(take(2), 2);
 }
 
-static void *send_signals(void *arg)
-{
-    while (atomic_load(&handled) < SIGNALS)
-        pthread_kill(*(pthread_t *)arg, SIGUSR1);
-    return NULL;
-}
-
 /* Signals at any instruction of the fast paths: no block is handed out twice, none is lost. */
 static void handlers_and_the_fast_paths_share_no_block(void **state)
 {
     struct shared *s = *state;
-    struct sigaction action = { .sa_handler = handle };
     uint64_t *mine[8] = { 0 };
-    pthread_t self = pthread_self(), sender;
+    timer_t storm;
 
     if (!RESTARTABLE)
         skip();
     storm_heap = s->heap;
-    sigaction(SIGUSR1, &action, NULL);
-    assert_int_equal(pthread_create(&sender, NULL, send_signals, &self), 0);
+    assert_true(storm_begin(&storm, handle));
     for (unsigned i = 0; atomic_load(&handled) < SIGNALS; i++) {
         give(mine[i % 8], 1);
         mine[i % 8] = take(1);
         give(take(1), 1);
     }
-    pthread_join(sender, NULL);
-    action.sa_handler = SIG_IGN;
-    sigaction(SIGUSR1, &action, NULL);
+    storm_end(storm);
     for (unsigned i = 0; i < 8; i++) {
         give(mine[i], 1);
         give(handlers[i], 2);

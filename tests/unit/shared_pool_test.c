@@ -1,9 +1,9 @@
 #include "../support/shared.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "../support/fill.h"
+#include "../support/storm.h"
 
 #include "core/pool.h"
 #include "core/region_map.h"
@@ -272,18 +272,10 @@ static void handle(int signal)
     atomic_fetch_add(&handled, 1);
 }
 
-static void *send_signals(void *arg)
-{
-    while (atomic_load(&handled) < SIGNALS)
-        pthread_kill(*(pthread_t *)arg, SIGUSR1);
-    return NULL;
-}
-
 static void interruptions_cost_a_full_heap_no_block(void **state)
 {
     struct shared *s = *state;
-    struct sigaction action = { .sa_handler = handle };
-    pthread_t self = pthread_self(), sender;
+    timer_t storm;
     void **list = NULL, *kept[64] = { 0 };
     unsigned n;
 
@@ -292,13 +284,12 @@ static void interruptions_cost_a_full_heap_no_block(void **state)
     n = fill(s->heap, 3000, &list);
     free_all(list);
     list = NULL;
-    sigaction(SIGUSR1, &action, NULL);
-    assert_int_equal(pthread_create(&sender, NULL, send_signals, &self), 0);
+    assert_true(storm_begin(&storm, handle));
     for (unsigned i = 0; atomic_load(&handled) < SIGNALS; i++) {
         la_free(kept[i % 64]);
         kept[i % 64] = la_heap_alloc(s->heap, 3000);
     }
-    pthread_join(sender, NULL);
+    storm_end(storm);
     for (unsigned i = 0; i < 64; i++)
         la_free(kept[i]);
     assert_int_equal(fill(s->heap, 3000, &list), n);

@@ -326,7 +326,7 @@ static void use_every_path(void *arg)
     struct la_chain *chain = NULL;
 
     (void)arg;
-    alarm(20);      /* a lock that nobody will give any more */
+    alarm(60);      /* a lock that nobody will give any more */
     for (unsigned i = 0; i < 300; i++) {
         blocks[i] = la_malloc(i * i + 1);
         CHECK(blocks[i] != NULL);
@@ -568,7 +568,7 @@ static void grow_here(void *arg)
     struct slow_source *s = arg;
     struct la_chain *chain = NULL;
 
-    alarm(20);
+    alarm(60);
     s->slow = false;
     CHECK(la_chain_create(s->source, 0, &chain) == 0);
     CHECK(la_chain_alloc(chain, 3 * MiB) != NULL);
@@ -615,7 +615,7 @@ static void allocate_from(void *arg)
     struct la_chain *chain = arg;
     void *blocks[8];
 
-    alarm(20);
+    alarm(60);
     for (unsigned i = 0; i < 8; i++)
         CHECK((blocks[i] = la_chain_alloc(chain, MiB)) != NULL);
     for (unsigned i = 0; i < 8; i++)

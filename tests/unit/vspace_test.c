@@ -442,7 +442,7 @@ static void *map_and_unmap(void *arg)
 static void map_elsewhere(void *arg)
 {
     (void)arg;
-    alarm(20);      /* a hang is the failure */
+    alarm(60);      /* a hang is the failure */
     CHECK(map_anonymous(place(9), SIZE) == 0);
     CHECK(la_munmap(place(9), SIZE) == 0);
 }
