@@ -209,8 +209,8 @@ again:
                  "2:\n\t"
                  RSEQ_ABORT("%l[again]", RSEQ_COUNT)
                  : [top] "=&r"(top)
-                 : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [keep] "i"(keep),
-                   [add] "i"(add), [rseq] "r"(la_rseq_offset)
+                 : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [keep] "re"(keep),
+                   [add] "re"(add), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
                  : refused, again);
     return true;

@@ -3,10 +3,14 @@
  *
  *   shared_liballoc.h   a shared heap of liballoc
  *   shared_private.h    liballoc's private chain: what sharing costs is measured against it
+ *   shared_malloc.h     malloc of whatever is preloaded: the same for others
  *   shared_boost.h      Boost.Interprocess, managed_shared_memory
+ *   shared_rmm.h        APR-util's relocatable memory
+ *   shared_mm.h         OSSP mm
+ *   shared_dpdk.h       DPDK's rte_malloc
  *
  * Each gives backend_create(), _attach() and _remove(); shared_alloc() and shared_free(); shared_word() and
- * shared_block(), because a block has another address in each process for Boost.
+ * shared_block(), because a block has another address in each process for Boost and APR. Those for one process only have no use for the latter.
  */
 #ifndef TESTS_BENCH_SHARED_H
 #define TESTS_BENCH_SHARED_H

@@ -1,0 +1,40 @@
+/* OSSP mm: a list of free chunks under a file lock. Forked children share it, other processes cannot: one process here. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <mm.h>
+
+static MM *heap;
+
+static void backend_create(const char *name, size_t bytes)
+{
+    size_t most = mm_maxsize();
+
+    (void)name;
+    heap = mm_create(bytes < most ? bytes : most, NULL);
+    if (!heap) {
+        fprintf(stderr, "shared_mm: %s\n", mm_error());
+        exit(2);
+    }
+}
+
+static void backend_attach(const char *name)
+{
+    (void)name;
+}
+
+/* At exit the system takes it back: it has no name. */
+static void backend_remove(const char *name)
+{
+    (void)name;
+}
+
+static inline void *shared_alloc(size_t size)
+{
+    return mm_malloc(heap, size);
+}
+
+static inline void shared_free(void *block)
+{
+    mm_free(heap, block);
+}
