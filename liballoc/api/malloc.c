@@ -21,12 +21,12 @@
 /* Gone from the headers since glibc 2.26; old binaries still call it. */
 LA_API void cfree(void *block);
 
-LA_API void *malloc(size_t size)
+LA_API FAST_PATH void *malloc(size_t size)
 {
     return la_malloc(size);
 }
 
-LA_API void free(void *block)
+LA_API FAST_PATH void free(void *block)
 {
     la_free(block);
 }

@@ -31,6 +31,8 @@ static inline void prefetch_to_write(const void *p)
 
 #define NOINLINE __attribute__((noinline))
 #define COLD __attribute__((cold, noinline))
+/* Begins with a line of the instruction cache: where else it begins changes with each edit of what stands before it, and 2 ns of a pair's 6 with it. */
+#define FAST_PATH __attribute__((aligned(64)))
 #define HIDDEN __attribute__((visibility("hidden")))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 

@@ -101,7 +101,7 @@ static inline __attribute__((always_inline)) void *alloc_from(struct la_chain *c
     return block;
 }
 
-void *la_malloc(size_t size)
+FAST_PATH void *la_malloc(size_t size)
 {
     return alloc_from(la_tls_default, size);
 }
@@ -112,7 +112,7 @@ static void *alloc_named(struct la_chain *chain, size_t size)
     return unlikely(la_tls_slow != NULL) ? alloc_slow(size, chain) : alloc_from(chain, size);
 }
 
-void *la_chain_alloc(struct la_chain *chain, size_t size)
+FAST_PATH void *la_chain_alloc(struct la_chain *chain, size_t size)
 {
     return alloc_named(chain, size);
 }
@@ -362,16 +362,25 @@ static NOINLINE void free_of_others(void *block, const struct la_page *page)
         free_slow(block);
 }
 
-/* Not the default chain's: the thread's lane in a shared heap is next. Every call is a last one, so that none needs a frame. */
-static NOINLINE void free_elsewhere(void *block, const struct la_page *page, size_t bin)
+/* The thread has lanes in several heaps, or none in this one. */
+static NOINLINE void free_in_other_lane(void *block, const struct la_page *page, size_t bin)
 {
     struct la_chain *lane = lane_of_page(page);
 
-    if (unlikely(!lane)) {
+    if (!lane)
         free_of_others(block, page);
+    else if (unlikely(!lane_free_fast(lane, page, bin, block)))
+        free_slow(block);
+}
+
+/* Not the default chain's: the thread's lane in a shared heap is next. Every call is a last one, so that none needs a frame. */
+static NOINLINE FAST_PATH void free_elsewhere(void *block, const struct la_page *page, size_t bin)
+{
+    if (unlikely(!page_is_of_last_lane(page))) {
+        free_in_other_lane(block, page, bin);
         return;
     }
-    if (unlikely(!lane_free_fast(lane, page, bin, block)))
+    if (unlikely(!lane_free_fast(&la_tls_lane.lane->chain, page, bin, block)))
         free_slow(block);
 }
 
@@ -384,20 +393,7 @@ static NOINLINE void free_run(void *block, const struct la_page *page)
         free_slow(block);
 }
 
-/*
- * The page's blocks are the chain's own to free. A plain load, so that it folds into the compare: the value changes only between other chains
- * while it is not ours, and an aligned pointer is read whole.
- */
-static inline bool page_is_own(const struct la_page *page, const struct la_chain *chain)
-{
-#ifdef __SANITIZE_THREAD__
-    return atomic_load_explicit(&page->fast_chain, memory_order_relaxed) == chain;
-#else
-    return *(struct la_chain *const *)&page->fast_chain == chain;
-#endif
-}
-
-void la_free(void *block)
+FAST_PATH void la_free(void *block)
 {
     struct la_chain *chain = la_tls_default;
     size_t bin;

@@ -116,4 +116,17 @@ bool page_block_is_free(const struct la_page *page, const void *block);
 /* E1 and the list's links; returns a description of what is wrong, or NULL. */
 const char *page_check(const struct la_page *page);
 
+/*
+ * The page's blocks are the chain's own to free. A plain load, so that it folds into the compare: the value changes only between other chains
+ * while it is not ours, and an aligned pointer is read whole.
+ */
+static inline bool page_is_own(const struct la_page *page, const struct la_chain *chain)
+{
+#ifdef __SANITIZE_THREAD__
+    return atomic_load_explicit(&page->fast_chain, memory_order_relaxed) == chain;
+#else
+    return *(struct la_chain *const *)&page->fast_chain == chain;
+#endif
+}
+
 #endif

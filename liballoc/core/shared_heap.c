@@ -49,7 +49,8 @@ static _Atomic(struct la_heap *) heaps[MAX_HEAPS];
 static uint32_t next_serial;
 
 __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
-__thread struct thread_lane la_tls_lane;
+/* Not NULL at first: that is what pages have that are nobody's. */
+__thread struct thread_lane la_tls_lane = { .lane = (struct lane *)1 };
 
 /* ---- geometry and format ---- */
 
@@ -454,14 +455,14 @@ static NOINLINE void *alloc_slow(struct la_heap *heap, size_t size, enum la_poli
     return la_chain_alloc(&heap->face[policy], size);
 }
 
-void *la_heap_alloc(struct la_heap *heap, size_t size)
+FAST_PATH void *la_heap_alloc(struct la_heap *heap, size_t size)
 {
     void *block = lane_alloc_fast(heap, size, LA_KEEP);
 
     return likely(block != NULL) ? block : alloc_slow(heap, size, LA_KEEP);
 }
 
-void *la_heap_hold(struct la_heap *heap, size_t size)
+FAST_PATH void *la_heap_hold(struct la_heap *heap, size_t size)
 {
     void *block = lane_alloc_fast(heap, size, LA_HELD);
 

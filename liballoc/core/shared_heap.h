@@ -102,6 +102,7 @@ struct lane *heap_lane(struct la_heap *heap);
 struct thread_lane {
     struct lane *lane;
     uint32_t serial;
+    struct la_bin *hot;         /* of la_tls_lane: the bin that it freed into last. A guess, see guess_bin() */
 };
 
 extern HIDDEN __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
@@ -131,7 +132,7 @@ static inline void lane_enter(struct lane *lane, struct slow_path *slow)
 static inline void lane_leave(struct lane *lane, struct slow_path *slow)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    la_tls_lane = (struct thread_lane){ lane, lane->heap->serial };
+    la_tls_lane = (struct thread_lane){ .lane = lane, .serial = lane->heap->serial };
     atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
     slow_end(slow);
 }

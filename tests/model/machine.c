@@ -129,7 +129,7 @@ void machine_step(int actor, actor_program *program)
         a->state = ACTOR_RUNNING;
         starting = program;
     }
-    *mine = (struct thread_lane){ a->lane, machine_heap->serial };
+    *mine = (struct thread_lane){ .lane = a->lane, .serial = machine_heap->serial };
     la_tls_slow = a->slow;
     machine_current = actor;
     /* What earlier calls left there would get into new frames, and make states that are the same look different. */

@@ -889,7 +889,7 @@ static void name_address(const volatile void *at, char *text, size_t size)
 
 static void use_lane(struct lane *lane)
 {
-    la_tls_lanes[heap->index] = (struct thread_lane){ lane, lane ? heap->serial : 0 };
+    la_tls_lanes[heap->index] = (struct thread_lane){ .lane = lane, .serial = lane ? heap->serial : 0 };
 }
 
 static void give_bundle(int actor)

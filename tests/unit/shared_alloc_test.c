@@ -1,9 +1,11 @@
 #include "../support/shared.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "../support/storm.h"
 
+#include "core/pool.h"
 #include "core/restartable.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
@@ -241,6 +243,95 @@ static void handlers_and_the_fast_paths_share_no_block(void **state)
     assert_int_equal(shared_count(s).blocks[HEAP], 0);
 }
 
+/* ---- lanes of several heaps ---- */
+
+static struct la_heap *create_other(const struct shared *s, char name[64])
+{
+    struct la_heap *heap;
+
+    snprintf(name, 64, "%s-other", s->name);
+    assert_int_equal(la_heap_create(name, (size_t)16 << 20, 0, &heap), 0);
+    return heap;
+}
+
+static void remove_other(struct la_heap *heap, const char *name)
+{
+    assert_int_equal(la_heap_fsck(heap, shared_print, NULL, NULL), 0);
+    assert_int_equal(la_heap_detach(heap) | la_heap_remove(name), 0);
+}
+
+/* Each free finds the bin of its own lane and class, whichever heap the thread used last and wherever it freed last. */
+static void a_thread_frees_into_the_lane_of_the_blocks_heap(void **state)
+{
+    static const size_t sizes[] = { 16, 100, 100, 3000 };
+    struct shared *s = *state;
+    char name[64];
+    struct la_heap *heaps[] = { s->heap, create_other(s, name) };
+
+    for (unsigned i = 0; i < 4 * ARRAY_SIZE(sizes); i++) {
+        size_t size = sizes[i % ARRAY_SIZE(sizes)];
+        unsigned c = class_of(size), mine = i / 3 % 2;
+        char *kept = la_heap_alloc(heaps[!mine], size), *block = la_heap_alloc(heaps[mine], size);
+        struct la_chain *lane = &heap_lane(heaps[mine])->chain, *other = &heap_lane(heaps[!mine])->chain;
+        unsigned before = pool_bin_count(lane, c), beside = pool_bin_count(other, c);
+
+        if (i % 2)
+            la_free(la_heap_alloc(heaps[!mine], 200));
+        la_free(block);
+        assert_int_equal(pool_bin_count(lane, c), before + 1);
+        assert_int_equal(pool_bin_count(other, c), beside);
+        assert_ptr_equal(la_heap_alloc(heaps[mine], size), block);
+        la_free(kept);
+        la_free(block);
+    }
+    remove_other(heaps[1], name);
+}
+
+struct stale {
+    struct la_heap *heap;
+    struct lane *lane;
+    void *block;
+    pthread_barrier_t barrier;
+};
+
+static void *free_with_a_lane_that_is_gone(void *arg)
+{
+    struct stale *stale = arg;
+
+    la_free(la_heap_alloc(stale->heap, 100));
+    stale->lane = heap_lane(stale->heap);
+    pthread_barrier_wait(&stale->barrier);
+    pthread_barrier_wait(&stale->barrier);      /* the heap is detached, the block another's */
+    la_free(stale->block);
+    return NULL;
+}
+
+/* Another heap's lane is made where this thread's was, which it used last: that is not its lane. */
+static void a_lane_of_a_detached_heap_is_nobodys(void **state)
+{
+    struct shared *s = *state;
+    struct stale stale = { 0 };
+    unsigned c = class_of(100), before;
+    struct lane *lane;
+    pthread_t thread;
+    char name[64];
+
+    stale.heap = create_other(s, name);
+    assert_int_equal(pthread_barrier_init(&stale.barrier, NULL, 2), 0);
+    assert_int_equal(pthread_create(&thread, NULL, free_with_a_lane_that_is_gone, &stale), 0);
+    pthread_barrier_wait(&stale.barrier);
+    assert_int_equal(la_heap_detach(stale.heap) | la_heap_remove(name), 0);
+    lane = heap_lane(s->heap);
+    assert_ptr_equal(lane, stale.lane);         /* or this test tests nothing */
+    stale.block = la_heap_alloc(s->heap, 100);
+    before = pool_bin_count(&lane->chain, c);
+    pthread_barrier_wait(&stale.barrier);
+    pthread_join(thread, NULL);
+    assert_int_equal(pool_bin_count(&lane->chain, c), before);
+    assert_int_equal(shared_count(s).blocks[HEAP], 0);
+    pthread_barrier_destroy(&stale.barrier);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +345,8 @@ int main(void)
         shared_test(quarantine_stops_growth_not_reading),
         shared_test(owner_of_knows_shared_blocks),
         shared_test(handlers_and_the_fast_paths_share_no_block),
+        shared_test(a_thread_frees_into_the_lane_of_the_blocks_heap),
+        shared_test(a_lane_of_a_detached_heap_is_nobodys),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
