@@ -919,7 +919,7 @@ static void pages_are_placed_as_asked(void **state)
     static const struct { enum seg_numa_mode mode; int policy; } modes[] = {
         { SEG_NUMA_BIND, MPOL_BIND }, { SEG_NUMA_PREFER, MPOL_PREFERRED }, { SEG_NUMA_INTERLEAVE, MPOL_INTERLEAVE },
     };
-    unsigned long nodes;
+    unsigned long nodes = 0;
 
     (void)state;
     if (policy_of(&nodes, &nodes) < 0) {
