@@ -49,8 +49,8 @@ static _Atomic(struct la_heap *) heaps[MAX_HEAPS];
 static uint32_t next_serial;
 
 __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
-/* Not NULL at first: that is what pages have that are nobody's. */
-__thread struct thread_lane la_tls_lane = { .lane = (struct lane *)1 };
+/* No lane at first, nor NULL: that is what pages have that are nobody's. Aligned like one. */
+__thread struct thread_lane la_tls_lane = { .lane = (struct lane *)_Alignof(struct lane) };
 
 /* ---- geometry and format ---- */
 
