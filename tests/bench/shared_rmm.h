@@ -30,7 +30,7 @@ static void backend_check(int ok)
 
 static apr_pool_t *backend_pool(void)
 {
-    apr_pool_t *pool;
+    apr_pool_t *pool = NULL;
 
     backend_check(apr_initialize() == APR_SUCCESS && apr_pool_create(&pool, NULL) == APR_SUCCESS);
     return pool;
