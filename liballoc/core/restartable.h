@@ -110,10 +110,11 @@ refused:
  * top, a pop leaves its block FREE and in no bin, to be found when the page is looked at (at the latest when the heap is full, by la_tls_restarts),
  * and a push leaves an entry too many, whose word is in use when it surfaces, and which is skipped.
  *
- * @distance: from an entry to its word's place. @in_use: bits of a word that is not FREE. @holder: what is added to it. @marks: the block must be
+ * *@distance: from an entry to its word's place; read inside, as a handler may make the bin grow. @in_use: bits of a word that is not FREE. @holder:
+ * what is added to it. @marks: the block must be
  * marked there, by its address / SLICE_SIZE (trail.h); NULL: it need not, which takes five instructions less (bin_claim()).
  */
-static inline __attribute__((always_inline)) void *bin_claim_marked(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder,
+static inline __attribute__((always_inline)) void *bin_claim_marked(struct la_bin *bin, const ptrdiff_t *distance, uint32_t in_use, uint32_t holder,
                                                                     const _Atomic(uint8_t) *marks)
 {
     void **top, *block;
@@ -124,7 +125,8 @@ again:
                  "leaq 3b(%%rip), %[block]\n\t"
                  "movq %[block], %%fs:8(%[rseq])\n"
                  "1:\tmovq %[bin], %[top]\n\t"
-                 "movq (%[top],%[distance]), %[word]\n\t"
+                 "movq %[distance], %[word]\n\t"
+                 "movq (%[top],%[word]), %[word]\n\t"
                  "movl (%[word]), %[w]\n\t"
                  "testl %[in_use], %[w]\n\t"
                  "jne %l[none]\n\t"
@@ -139,7 +141,7 @@ again:
                  "2:\n\t"
                  RSEQ_ABORT("%l[again]", RSEQ_COUNT)
                  : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
-                 : [distance] "r"(distance), [in_use] "re"(in_use), [holder] "re"(holder), [marks] "r"(marks), [shift] "i"(SLICE_SHIFT),
+                 : [distance] "m"(*distance), [in_use] "re"(in_use), [holder] "re"(holder), [marks] "r"(marks), [shift] "i"(SLICE_SHIFT),
                    [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
                  : none, again);
@@ -150,7 +152,7 @@ none:
     return NULL;
 }
 
-static inline __attribute__((always_inline)) void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder,
+static inline __attribute__((always_inline)) void *bin_claim(struct la_bin *bin, const ptrdiff_t *distance, uint32_t in_use, uint32_t holder,
                                                              const _Atomic(uint8_t) *marks)
 {
     void **top, *block;
@@ -163,7 +165,8 @@ again:
                  "leaq 3b(%%rip), %[block]\n\t"
                  "movq %[block], %%fs:8(%[rseq])\n"
                  "1:\tmovq %[bin], %[top]\n\t"
-                 "movq (%[top],%[distance]), %[word]\n\t"
+                 "movq %[distance], %[word]\n\t"
+                 "movq (%[top],%[word]), %[word]\n\t"
                  "movl (%[word]), %[w]\n\t"
                  "testl %[in_use], %[w]\n\t"
                  "jne %l[none]\n\t"
@@ -174,7 +177,7 @@ again:
                  "2:\n\t"
                  RSEQ_ABORT("%l[again]", RSEQ_COUNT)
                  : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
-                 : [distance] "r"(distance), [in_use] "re"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
+                 : [distance] "m"(*distance), [in_use] "re"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
                  : none, again);
     if (!block)
@@ -185,10 +188,11 @@ none:
 }
 
 /* @block, whose state word at @word is @seen, becomes the youngest, and its word (@seen & @keep) + @add; false: full, or the word has changed. */
-static inline __attribute__((always_inline)) bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word,
+static inline __attribute__((always_inline)) bool bin_release(struct la_bin *bin, const ptrdiff_t *distance, void *block, _Atomic(uint32_t) *word,
                                                               uint32_t seen, int32_t keep, int32_t add)
 {
     void **top;
+    ptrdiff_t way;
 
 again:
     __asm__ volatile goto(RSEQ_DESCRIPTOR
@@ -200,7 +204,8 @@ again:
                  "cmpl %[seen], (%[word])\n\t"
                  "jne %l[refused]\n\t"
                  "movq %[block], 8(%[top])\n\t"
-                 "movq %[word], 8(%[top],%[distance])\n\t"
+                 "movq %[distance], %[way]\n\t"
+                 "movq %[word], 8(%[top],%[way])\n\t"
                  "movl %[seen], %k[top]\n\t"
                  "andl %[keep], %k[top]\n\t"
                  "addl %[add], %k[top]\n\t"
@@ -208,8 +213,8 @@ again:
                  "movl %k[top], (%[word])\n"
                  "2:\n\t"
                  RSEQ_ABORT("%l[again]", RSEQ_COUNT)
-                 : [top] "=&r"(top)
-                 : [bin] "r"(bin), [distance] "r"(distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [keep] "re"(keep),
+                 : [top] "=&r"(top), [way] "=&r"(way)
+                 : [bin] "r"(bin), [distance] "m"(*distance), [block] "r"(block), [word] "r"(word), [seen] "r"(seen), [keep] "re"(keep),
                    [add] "re"(add), [rseq] "r"(la_rseq_offset)
                  : "memory", "cc"
                  : refused, again);
@@ -220,10 +225,10 @@ refused:
 
 #else
 
-static inline void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t in_use, uint32_t holder, const _Atomic(uint8_t) *marks)
+static inline void *bin_claim(struct la_bin *bin, const ptrdiff_t *distance, uint32_t in_use, uint32_t holder, const _Atomic(uint8_t) *marks)
 {
     void **top = bin->top;
-    _Atomic(uint32_t) *word = *(void **)((char *)top + distance);
+    _Atomic(uint32_t) *word = *(void **)((char *)top + *distance);
     /* Acquire: see block_release() in shared_block.c. */
     uint32_t w = atomic_load_explicit(word, memory_order_acquire);
 
@@ -234,7 +239,7 @@ static inline void *bin_claim(struct la_bin *bin, ptrdiff_t distance, uint32_t i
     return *top;
 }
 
-static inline bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *block, _Atomic(uint32_t) *word, uint32_t seen, int32_t keep,
+static inline bool bin_release(struct la_bin *bin, const ptrdiff_t *distance, void *block, _Atomic(uint32_t) *word, uint32_t seen, int32_t keep,
                                int32_t add)
 {
     void **top = bin->top;
@@ -242,7 +247,7 @@ static inline bool bin_release(struct la_bin *bin, ptrdiff_t distance, void *blo
     if (unlikely(top == bin->last) || unlikely(atomic_load_explicit(word, memory_order_relaxed) != seen))
         return false;
     top[1] = block;
-    *(void **)((char *)(top + 1) + distance) = word;
+    *(void **)((char *)(top + 1) + *distance) = word;
     bin->top = top + 1;
     atomic_store_explicit(word, (seen & (uint32_t)keep) + (uint32_t)add, memory_order_release);
     return true;

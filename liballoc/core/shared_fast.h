@@ -52,10 +52,10 @@ static inline bool word_claim(_Atomic(word_t) *word, word_t holder)
     return true;
 }
 
-/* From an entry of a lane's bin to where its state word is said. */
-static inline ptrdiff_t words_distance(const struct la_bin *bin)
+/* From an entry of a lane's bin to where its state word is said. Not to be kept: a slow path, a handler's too, may make the bin grow. */
+static inline const ptrdiff_t *words_distance(const struct la_bin *bin)
 {
-    return ((const struct la_bin_words *)((const char *)bin + offsetof(struct lane, words)))->distance;
+    return &((const struct la_bin_words *)((const char *)bin + offsetof(struct lane, words)))->distance;
 }
 
 static inline struct la_bin *lane_bin(struct la_chain *lane, size_t offset)
@@ -65,7 +65,7 @@ static inline struct la_bin *lane_bin(struct la_chain *lane, size_t offset)
 
 static inline _Atomic(word_t) **word_slot(struct la_chain *lane, size_t offset, void **entry)
 {
-    return (_Atomic(word_t) **)((char *)entry + words_distance(lane_bin(lane, offset)));
+    return (_Atomic(word_t) **)((char *)entry + *words_distance(lane_bin(lane, offset)));
 }
 
 /*

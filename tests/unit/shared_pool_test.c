@@ -272,9 +272,6 @@ static void handle(int signal)
     atomic_fetch_add(&handled, 1);
 }
 
-/* But for what docs/status.md says of signals; without the search it is 40 and more. */
-enum { RARELY_LOST = 2 };
-
 static void interruptions_cost_a_full_heap_no_block(void **state)
 {
     struct shared *s = *state;
@@ -295,7 +292,7 @@ static void interruptions_cost_a_full_heap_no_block(void **state)
     storm_end(storm);
     for (unsigned i = 0; i < 64; i++)
         la_free(kept[i]);
-    assert_true(fill(s->heap, 3000, &list) + RARELY_LOST >= n);
+    assert_int_equal(fill(s->heap, 3000, &list), n);
 }
 
 int main(void)
