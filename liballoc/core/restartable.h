@@ -111,8 +111,8 @@ refused:
  * and a push leaves an entry too many, whose word is in use when it surfaces, and which is skipped.
  *
  * *@distance: from an entry to its word's place; read inside, as a handler may make the bin grow. @in_use: bits of a word that is not FREE. @holder:
- * what is added to it. @marks: the block must be
- * marked there, by its address / SLICE_SIZE (trail.h); NULL: it need not, which takes five instructions less (bin_claim()).
+ * what is added to it. @marks: the block must be marked there, by its address / SLICE_SIZE (trail.h); NULL: it need not, which takes five instructions
+ * less (bin_claim()).
  */
 static inline __attribute__((always_inline)) void *bin_claim_marked(struct la_bin *bin, const ptrdiff_t *distance, uint32_t in_use, uint32_t holder,
                                                                     const _Atomic(uint8_t) *marks)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "shared_one_process.h"
+
 static void *(*rte_malloc)(const char *type, size_t size, unsigned alignment);
 static void (*rte_free)(void *block);
 
@@ -38,16 +40,6 @@ static void backend_create(const char *name, size_t bytes)
         fputs("shared_dpdk: rte_eal_init\n", stderr);
         exit(2);
     }
-}
-
-static void backend_attach(const char *name)
-{
-    (void)name;
-}
-
-static void backend_remove(const char *name)
-{
-    (void)name;
 }
 
 static inline void *shared_alloc(size_t size)

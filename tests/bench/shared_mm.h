@@ -4,6 +4,8 @@
 
 #include <mm.h>
 
+#include "shared_one_process.h"
+
 static MM *heap;
 
 static void backend_create(const char *name, size_t bytes)
@@ -16,17 +18,6 @@ static void backend_create(const char *name, size_t bytes)
         fprintf(stderr, "shared_mm: %s\n", mm_error());
         exit(2);
     }
-}
-
-static void backend_attach(const char *name)
-{
-    (void)name;
-}
-
-/* At exit the system takes it back: it has no name. */
-static void backend_remove(const char *name)
-{
-    (void)name;
 }
 
 static inline void *shared_alloc(size_t size)
