@@ -10,6 +10,11 @@
 bool macro_claim(struct la_heap *heap, uint32_t macro, uint64_t from, uint64_t to);
 /* By its owner alone. */
 void macro_set_owner(struct la_heap *heap, uint32_t macro, uint64_t owner);
+/* Its pages are lane @number's. True is what only that lane can change. */
+static inline bool macro_is_of_lane(const struct la_heap *heap, uint32_t macro, unsigned number)
+{
+    return atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed) == owner_make(OWNER_LANE, number);
+}
 /* To nobody; it is the first to be looked at by whoever needs one. */
 void macro_release(struct la_heap *heap, uint32_t macro);
 

@@ -431,7 +431,7 @@ void lane_rebuild(struct lane *lane)
     chain->macro_count = 0;
     chain->large_live = chain->large_bytes = 0;
     for (uint32_t i = 0; i < rows; i++)
-        if (atomic_load_explicit(&heap->macros[i].owner, memory_order_relaxed) == owner_make(OWNER_LANE, lane->number))
+        if (macro_is_of_lane(heap, i, lane->number))
             view_macro(chain, i);
 }
 
@@ -619,9 +619,11 @@ static struct la_macro *next_to_sweep(struct la_chain *chain)
 {
     struct lane *lane = lane_of(chain);
     struct la_heap *heap = lane->heap;
-    struct la_macro *m = &heap->segment.macros[lane->sweep_at < heap->macro_count ? lane->sweep_at : 0];
+    struct la_macro *last = &heap->segment.macros[lane->sweep_at], *m = chain->macros;
 
-    m = m->chain == chain && m->chain_next ? m->chain_next : chain->macros;
+    /* Given back since: another thread may be making its own view of it. */
+    if (macro_is_of_lane(heap, lane->sweep_at, lane->number) && last->chain == chain && last->chain_next)
+        m = last->chain_next;
     lane->sweep_at = m->index;
     return m;
 }

@@ -65,15 +65,10 @@ static void write_entry(struct lane *lane, const struct block_ref *ref)
     lose(lane->heap);
 }
 
-static uint64_t owner_of(const struct la_heap *heap, uint32_t macro)
-{
-    return atomic_load_explicit(&heap->macros[macro].owner, memory_order_relaxed);
-}
-
 void trail_note(struct lane *lane, const struct block_ref *ref)
 {
     /* It stays ours while we hold the block. */
-    if (owner_of(lane->heap, ref->macro) != owner_make(OWNER_LANE, lane->number))
+    if (!macro_is_of_lane(lane->heap, ref->macro, lane->number))
         write_entry(lane, ref);
     else if (trail_mark(lane->heap, ref->start))
         lane->has_marks = true;
@@ -267,13 +262,13 @@ static bool is_marked_slice(const struct la_heap *heap, const struct block_ref *
 
 bool trail_leads_to(struct la_heap *heap, unsigned number, const struct block_ref *ref)
 {
-    uint64_t owner = owner_of(heap, ref->macro);
+    uint64_t owner = atomic_load_explicit(&heap->macros[ref->macro].owner, memory_order_relaxed);
     uint32_t slot = (uint32_t)atomic_load(&heap->lane_table[number].owner) - 1;
 
     /* What is left to an heir is looked for everywhere. */
     if (slot >= LA_HEAP_MAX_PROCESSES || trail_is_lost(heap, slot) || atomic_load(&heap->processes[slot].heir) || owner_state(owner) == OWNER_RUN)
         return true;
-    if (owner == owner_make(OWNER_LANE, number) && is_marked_slice(heap, ref))
+    if (macro_is_of_lane(heap, ref->macro, number) && is_marked_slice(heap, ref))
         return true;
     for (unsigned i = 0; i < TRAIL_ENTRIES && atomic_load(&heap->lane_table[number].has_row); i++)
         if (atomic_load(&heap->trail[number].block[i]) == heap_offset(heap, ref->start))

@@ -1,5 +1,6 @@
 #include "../support/shared.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "../support/fill.h"
@@ -263,6 +264,52 @@ static void blocks_left_out_of_their_bin_are_found_when_the_heap_is_full(void **
     }
 }
 
+struct heir_of_macro {
+    struct la_heap *heap;
+    struct la_macro *macro;
+    bool has_it;
+    atomic_bool go, went;       /* relaxed: under TSan nothing orders what the two threads do */
+};
+
+static void *take_the_macro_block(void *arg)
+{
+    struct heir_of_macro *heir = arg;
+    void *block;
+
+    while (!atomic_load_explicit(&heir->go, memory_order_relaxed))
+        sched_yield();
+    block = la_heap_alloc(heir->heap, 100);
+    heir->has_it = heir->macro->chain == &heap_lane(heir->heap)->chain;
+    la_free(block);
+    atomic_store_explicit(&heir->went, true, memory_order_relaxed);
+    return NULL;
+}
+
+/* The sweep over hints goes on behind the macro block that it looked at last, which may be another thread's by now (a race that TSan reports). */
+static void the_sweep_leaves_macro_blocks_of_others_alone(void **state)
+{
+    struct shared *s = *state;
+    struct lane *lane = heap_lane(s->heap);
+    struct heir_of_macro heir = { .heap = s->heap };
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, take_the_macro_block, &heir), 0);
+    la_free(la_heap_alloc(s->heap, 100));
+    la_free(la_heap_alloc(s->heap, 200));       /* a slow call: it sweeps */
+    heir.macro = lane->chain.macros;
+    assert_int_equal(lane->sweep_at, heir.macro->index);
+    lane_trim(&lane->chain);
+    assert_null(lane->chain.macros);
+    atomic_store_explicit(&heir.go, true, memory_order_relaxed);
+    while (!atomic_load_explicit(&heir.went, memory_order_relaxed))
+        sched_yield();
+    la_free(la_heap_alloc(s->heap, 100));
+    la_free(la_heap_alloc(s->heap, 200));
+    assert_int_equal(lane->sweep_at, lane->chain.macros->index);
+    pthread_join(thread, NULL);
+    assert_true(heir.has_it);
+}
+
 enum { SIGNALS = 20000 };
 static atomic_uint handled;
 
@@ -307,6 +354,7 @@ int main(void)
         shared_test(what_is_adopted_and_full_does_not_make_an_allocation_fail),
         shared_test(an_adopted_page_without_a_free_block_does_not_make_an_allocation_fail),
         shared_test(blocks_left_out_of_their_bin_are_found_when_the_heap_is_full),
+        shared_test(the_sweep_leaves_macro_blocks_of_others_alone),
         shared_test(interruptions_cost_a_full_heap_no_block),
     };
 
