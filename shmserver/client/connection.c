@@ -15,6 +15,7 @@
 #include "shmserver/client/connection.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -30,6 +31,7 @@
 #include "shmserver/protocol/fdpass.h"
 #include "shmserver/protocol/record.h"
 #include "shmserver/protocol/socket_path.h"
+#include "shmserver/protocol/spin.h"
 
 /* A daemon answers in microseconds; this is for one that is stopped. */
 enum { ANSWER_SECONDS = 10 };
@@ -85,6 +87,16 @@ static void watch_fork(void)
 
 /* ---- asking ---- */
 
+static void spin_for_answer(int socket)
+{
+    struct pollfd answer = { .fd = socket, .events = POLLIN };
+    struct spin spin;
+
+    spin_begin(&spin);
+    while (poll(&answer, 1, 0) == 0 && spin_on(&spin))
+        ;
+}
+
 /* One message out, with @fd unless that is negative, one back. The daemon may have refused us before we spoke: then sending fails, but its reply
  * is there. */
 static int exchange(int socket, struct wire_message *m, int fd, struct fdpass_set *set)
@@ -94,6 +106,7 @@ static int exchange(int socket, struct wire_message *m, int fd, struct fdpass_se
     *set = (struct fdpass_set){ .count = 0 };
     if (sent < 0 && sent != -EPIPE && sent != -ECONNRESET)
         return sent;
+    spin_for_answer(socket);
     r = fdpass_receive(socket, m, set);
     /* Reported once if the daemon closed with our message unread; what it had sent before comes next. */
     if (r == -ECONNRESET)

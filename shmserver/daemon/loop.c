@@ -47,9 +47,28 @@ void loop_remove(struct loop *loop, struct loop_source *source)
             loop->batch[i].data.ptr = NULL;
 }
 
+void loop_expect(struct loop *loop)
+{
+    spin_begin(&loop->spin);
+}
+
+/* Return: as epoll_wait(). */
+static int wait_for_events(struct loop *loop, int timeout_ms)
+{
+    while (timeout_ms != 0) {
+        int n = epoll_wait(loop->epoll, loop->batch, LOOP_BATCH, 0);
+
+        if (n != 0)
+            return n;
+        if (!spin_on(&loop->spin))
+            break;
+    }
+    return epoll_wait(loop->epoll, loop->batch, LOOP_BATCH, timeout_ms);
+}
+
 int loop_turn(struct loop *loop, int timeout_ms)
 {
-    int n = epoll_wait(loop->epoll, loop->batch, LOOP_BATCH, timeout_ms);
+    int n = wait_for_events(loop, timeout_ms);
 
     if (n < 0)
         return errno == EINTR ? 0 : la_fail(-errno, "cannot wait for events (errno %d)", errno);

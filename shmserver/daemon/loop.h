@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 
 #include "base/util.h"
+#include "shmserver/protocol/spin.h"
 
 /* Embedded in whoever waits; the loop owns nothing. */
 struct loop_source {
@@ -22,6 +23,7 @@ enum { LOOP_BATCH = 64 };
 struct loop {
     int epoll;
     int count;                              /* of events in the current batch */
+    struct spin spin;
     struct epoll_event batch[LOOP_BATCH];
 };
 
@@ -34,6 +36,9 @@ int loop_add(struct loop *loop, struct loop_source *source);
 int loop_add_writer(struct loop *loop, struct loop_source *source);
 /* Before its descriptor is closed. A source that was not added is ignored. */
 void loop_remove(struct loop *loop, struct loop_source *source);
+
+/* The next event is likely to come at once: the next turns spin (spin.h) before they sleep. */
+void loop_expect(struct loop *loop);
 
 /* Wait at most @timeout_ms (-1: for ever) and serve what is ready. Return: 0 or a negative errno. */
 int loop_turn(struct loop *loop, int timeout_ms);

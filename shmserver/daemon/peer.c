@@ -55,6 +55,9 @@ static void serve(struct peer *peer, struct wire_message *m, int received)
         peer_destroy(peer);
     else if (r < 0)
         drop(peer, "its answer cannot be sent");
+    else
+        /* Hello and attach, page after page of a list: requests come in rows. */
+        loop_expect(&peer->server->loop);
 }
 
 /* Nobody reads its socket for a while, so that it waits, and the others do not. Its death is seen by its pidfd. */

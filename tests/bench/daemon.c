@@ -3,8 +3,8 @@
  * allocation.
  *
  *   requests   one request at a time from one client, beside what the socket alone takes; from one of 1,000 clients; from all 1,000 at once
- *   attach     to a heap that is there: shms_heap_open(), also where no sleeping processor has to be woken for it; and what of it is the library's
- *              without the daemon, la_heap_attach_fd()
+ *   attach     to a heap that is there: shms_heap_open(); after shms_connect(), to a daemon that sleeps; with the daemon on the client's processor;
+ *              and what of it is the library's without the daemon, la_heap_attach_fd()
  *   growth     pairs of an attached client, alone, and while another one makes the heap grow
  *   reclaim    la_heap_recover() after a client of a heap with 1 GiB (MIB) in use was killed
  */
@@ -229,6 +229,27 @@ static void attach_by_name(struct shms_client *client, struct times *closing)
     }
 }
 
+/* What a program pays that starts: the daemon sleeps, and so does its processor. */
+static void connect_and_attach(void)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    uint64_t begin, end = daemon_clock() + daemon_wanted_ns();
+
+    times_begin();
+    while (daemon_clock() < end) {
+        struct shms_client *client;
+        struct la_heap *heap;
+
+        nanosleep(&pause, NULL);
+        begin = daemon_clock();
+        client = daemon_connect();
+        heap = daemon_open(client, "bench", 0);
+        times_add(&times, daemon_clock() - begin);
+        daemon_check(shms_heap_close(client, heap), "close");
+        shms_disconnect(client);
+    }
+}
+
 /* This process and the daemon run on one processor, which goes from one to the other without a sleep in between. */
 static void share_processor(pid_t daemon, cpu_set_t *before)
 {
@@ -263,6 +284,8 @@ static void attach(const struct daemon_process *d)
     attach_by_name(client, closing);
     print_times("attach to a heap by name");
     bench_print(times_at(closing, 0.5), "detach from it, median");
+    connect_and_attach();
+    print_times("connect to a sleeping daemon and attach by name");
     share_processor(d->pid, &before);
     attach_by_name(client, closing);
     print_times("attach by name on the daemon's processor");

@@ -112,6 +112,28 @@ static void turn_ends_when_its_time_is_over(void **state)
     assert_true(now_ms() - before >= 4);
 }
 
+/* It spins, then sleeps; neither makes it miss an event or its time. */
+static void turn_that_expects_an_event_serves_it_or_ends_in_time(void **state)
+{
+    struct counter *c;
+    uint64_t before;
+
+    (void)state;
+    loop_expect(&loop);
+    assert_true(spin_on(&loop.spin));
+    loop.spin.until = 0;
+    assert_false(spin_on(&loop.spin));
+    loop_expect(&loop);
+    before = now_ms();
+    assert_int_equal(loop_turn(&loop, 5), 0);
+    assert_true(now_ms() - before >= 4);
+    loop.spin.until = UINT64_MAX;
+    c = counter_begin(1);
+    assert_int_equal(loop_turn(&loop, -1), 0);
+    assert_int_equal(c->served, 1);
+    counter_end(c);
+}
+
 static void removed_source_is_silent_and_removing_none_is_fine(void **state)
 {
     struct counter *c = counter_begin(1);
@@ -133,6 +155,7 @@ int main(void)
         with_loop(busy_source_is_served_once_per_turn),
         with_loop(source_that_another_one_ends_is_not_served),
         with_loop(turn_ends_when_its_time_is_over),
+        with_loop(turn_that_expects_an_event_serves_it_or_ends_in_time),
         with_loop(removed_source_is_silent_and_removing_none_is_fine),
     };
 
