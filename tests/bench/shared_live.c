@@ -13,6 +13,7 @@
 
 #include "shared.h"
 
+/* Rounds enough that the faults by which the other process maps the pages of 10 M blocks are not what is measured: they were half of it with 10. */
 enum { BLOCK_BYTES = 32, ONE_IN = 1000, FREES_PER_ROUND = 10000, MIN_ROUNDS = 100 };
 _Static_assert(FREES_PER_ROUND < (int)BENCH_RING, "a round's blocks fit in the ring's slots, with one for the time");
 static const size_t HEAP_BYTES = (size_t)1 << 30;
