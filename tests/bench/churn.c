@@ -2,6 +2,7 @@
  * churn THREADS MAX: a random one of 100,000 live objects is replaced by one of a random size, 16 B to MAX bytes.
  * What does an allocation cost in a program whose data does not fit in the cache?
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "bench.h"
@@ -15,6 +16,10 @@ static void *new_object(uint64_t random)
 {
     void *block = malloc(sizes[(random >> 32) % BENCH_SIZES]);
 
+    if (!block) {
+        fputs("churn: no memory is left\n", stderr);
+        exit(2);
+    }
     bench_touch(block);
     return block;
 }
