@@ -14,6 +14,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "core/lane.h"
 #include "core/trail.h"
 
 enum { LANES_AT_ONCE = 64 };

@@ -21,6 +21,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "core/lane.h"
 
 enum { ROUND_BITS = 18, WHO_LANE = LA_HEAP_MAX_PROCESSES, MAX_TRIES = 4 * HEAP_NOTICES };
 

@@ -37,12 +37,12 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "core/lane.h"
 #include "core/meta.h"
 #include "core/publish.h"
 #include "core/queue.h"
 #include "core/root_swap.h"
 #include "core/shared_block.h"
-#include "core/shared_heap.h"
 #include "core/trail.h"
 
 #define MARK_SEQUENCE_MASK (((uint64_t)1 << MARK_LANE_SHIFT) - 1)

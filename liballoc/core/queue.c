@@ -51,7 +51,9 @@
 
 #include "base/error.h"
 #include "base/futex.h"
+#include "core/lane.h"
 #include "core/publish.h"
+#include "core/shared_format.h"
 #include "core/trail.h"
 
 #define QUEUE_MAGIC 0x65756575716cull   /* "lqueue" */

@@ -29,6 +29,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "core/lane.h"
 #include "core/trail.h"
 
 /* The root that a link is; NULL: it is none. */

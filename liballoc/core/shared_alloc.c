@@ -1,6 +1,7 @@
 /*
  * shared_alloc.c - allocate and free in a shared heap, by the calling thread's lane. The usual cases are in shared_fast.h.
  */
+#include "core/lane.h"
 #include "core/shared.h"
 
 #include <errno.h>

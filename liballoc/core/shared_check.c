@@ -21,6 +21,7 @@
 #include "core/page.h"
 #include "core/queue.h"
 #include "core/shared_block.h"
+#include "core/shared_format.h"
 #include "core/shared_heap.h"
 #include "core/size_class.h"
 #include "core/trail.h"

@@ -17,7 +17,7 @@
 
 #include "core/page.h"
 #include "core/restartable.h"
-#include "core/shared_heap.h"
+#include "core/lane.h"
 #include "core/size_class.h"
 
 enum {

@@ -1,5 +1,5 @@
 /*
- * shared_heap.h - a shared heap as this process sees it: the mapping, its lanes, the private views of its pages.
+ * shared_heap.h - a shared heap as this process sees it: the mapping and the private views of its pages. Its lanes: lane.h.
  */
 #ifndef CORE_SHARED_HEAP_H
 #define CORE_SHARED_HEAP_H
@@ -11,28 +11,7 @@
 
 enum { MAX_HEAPS = 16 };
 
-/* A lane lent to a thread: its chain over the heap. Private memory. */
-struct lane {
-    struct la_chain chain;      /* first; kind CHAIN_LANE, owner_data: this */
-    struct la_bin_words words[SMALL_CLASSES];
-    struct la_heap *heap;
-    struct lane *next;          /* heap->lanes */
-    struct la_bundle *bundle;
-    unsigned number;            /* in the heap */
-    uint32_t incarnation;
-    uint32_t sweep_at;          /* macro block whose hints are looked at next */
-    uint32_t restarts_seen;     /* of la_tls_restarts: what those may have left out of their bins is found */
-    bool idle;                  /* no thread has it */
-    /* trail.h: its row (NULL: no memory for it), the entry written last, the state word of the block of each. */
-    struct heap_trail *trail;
-    unsigned trail_at;
-    _Atomic(word_t) *trail_word[TRAIL_ENTRIES];
-    /* Marks: there may be some; words that may be looked at; where to go on; macro blocks without a mark in a row. */
-    bool has_marks;
-    int earned;
-    uint32_t wipe_macro, wipe_slice, rounds_without;
-    _Alignas(64) char bins[];
-};
+struct lane;
 
 struct la_heap {
     struct la_chain face[2];    /* by enum la_policy; kind CHAIN_HEAP, owner_data: this */
@@ -95,55 +74,11 @@ bool heap_is_read_only(const struct la_heap *heap);
 /* The heap around an address, attached in this process; NULL: none. */
 struct la_heap *heap_around(const void *address);
 
-/* The calling thread's lane in @heap, lent now if need be; NULL: none left or out of memory. */
-struct lane *heap_lane(struct la_heap *heap);
-
-/* Which lane the thread has in each heap of the table; the serial tells lanes of a heap that was detached. */
-struct thread_lane {
-    struct lane *lane;
-    uint32_t serial;
-    struct la_bin *hot;         /* of la_tls_lane: the bin that it freed into last. A guess, see guess_bin() */
-};
-
-extern HIDDEN __thread struct thread_lane la_tls_lanes[MAX_HEAPS];
-/* The one it used last; serial 0: none, or the thread is in a slow path of it. */
-extern HIDDEN __thread struct thread_lane la_tls_lane;
-
-/* The same, but NULL if it has none. */
-static inline struct lane *heap_lane_if_any(const struct la_heap *heap)
-{
-    const struct thread_lane *mine = &la_tls_lanes[heap->index];
-
-    return likely(mine->serial == heap->serial) ? mine->lane : NULL;
-}
-
-/*
- * Around everything that works on a lane's bins and pages: a signal handler that comes in between finds the lane's fast paths closed, and
- * its frees go the way of another lane's. chain.user == NULL says that it is at work.
- */
-static inline void lane_enter(struct lane *lane, struct slow_path *slow)
-{
-    slow_begin(slow);
-    atomic_store_explicit(&lane->chain.user, NULL, memory_order_relaxed);
-    la_tls_lane.serial = 0;
-    atomic_signal_fence(memory_order_seq_cst);
-}
-
-static inline void lane_leave(struct lane *lane, struct slow_path *slow)
-{
-    atomic_signal_fence(memory_order_seq_cst);
-    la_tls_lane = (struct thread_lane){ .lane = lane, .serial = lane->heap->serial };
-    atomic_store_explicit(&lane->chain.user, thread_self(), memory_order_relaxed);
-    slow_end(slow);
-}
-
 /* Finish or undo what a lane of a dead process was doing. */
 void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned number, struct la_obituary *obituary);
 
 /* A slot's owner holds its certificate. */
 bool heap_process_is_alive(struct la_heap *heap, unsigned slot);
-
-int heap_check_name(const char *name);
 
 /* A process's name as it wrote it, safe to print: others can write it, too. */
 void heap_copy_command(char to[16], const char from[16]);

@@ -280,7 +280,4 @@ struct heap_header {
 #define HASH_WORDS HASH_STEP(HASH_STEP(HASH_STEP(HASH_TABLES, WORD_GENERATION_BITS), WORD_EPOCH_BITS), WORD_LANE_BITS)
 #define HEAP_LAYOUT_HASH HASH_STEP(HASH_STEP(HASH_STEP(HASH_WORDS, HEAP_NOTICES), INTENT_LAST), MARK_DOUBTED)
 
-/* Offsets for a file of @size bytes; false: too small. */
-bool heap_geometry(uint64_t size, struct heap_header *ret);
-
 #endif

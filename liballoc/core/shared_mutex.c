@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/futex.h"
-#include "core/shared_heap.h"
+#include "core/lane.h"
 
 #define WAITERS 0x80000000u
 enum { INCARNATION_SHIFT = 12, INCARNATION_MASK = (1 << 19) - 1, LOOK_AGAIN_MS = 50 };

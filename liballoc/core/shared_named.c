@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/fmt.h"
 #include "base/user_ids.h"
+#include "core/shared_format.h"
 #include "core/shared_heap.h"
 #include "os/certificate.h"
 #include "os/huge_pages.h"

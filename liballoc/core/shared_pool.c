@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "core/lane.h"
 #include "core/macroblock.h"
 #include "core/page.h"
 #include "core/region_map.h"

@@ -10,8 +10,8 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "core/lane.h"
 #include "core/page.h"
-#include "core/shared_heap.h"
 #include "core/shared_pool.h"
 #include "core/shared_run.h"
 #include "core/size_class.h"

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/lock.h"
+#include "core/lane.h"
 #include "core/shared_macro.h"
 
 static bool claim_run(struct la_heap *heap, unsigned lane, uint32_t first, uint32_t n)

@@ -1,5 +1,6 @@
 #include "core/trail.h"
 
+#include "core/lane.h"
 #include "core/macroblock.h"
 #include "core/shared_fast.h"
 #include "core/shared_macro.h"

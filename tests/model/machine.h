@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/shared_heap.h"
+#include "core/lane.h"
 
 enum { LANES = 3, RECOVERERS = 2, ACTORS = LANES + RECOVERERS, HANDS = 4, STORES = 10, IDS = 64, NO_ID = IDS,
        MAX_WATCHED = 96 };

@@ -24,12 +24,12 @@
 #include <unistd.h>
 
 #include "core/chain.h"
+#include "core/lane.h"
 #include "core/macroblock.h"
 #include "core/pool.h"
 #include "core/region_map.h"
 #include "core/remote_free.h"
 #include "core/restartable.h"
-#include "core/shared_heap.h"
 #include "core/shared_pool.h"
 #include "core/size_class.h"
 #include "core/thread.h"

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "core/lane.h"
 #include "core/publish.h"
 #include "core/queue.h"
 #include "core/trail.h"

@@ -5,9 +5,9 @@
 
 #include "../support/storm.h"
 
+#include "core/lane.h"
 #include "core/pool.h"
 #include "core/restartable.h"
-#include "core/shared_heap.h"
 #include "core/size_class.h"
 
 static void every_size_is_allocated_inside_the_heap_and_freed(void **state)

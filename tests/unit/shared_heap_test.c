@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -156,95 +154,7 @@ static void a_block_is_freed_by_another_process(void **state)
     assert_int_equal(shared_count(s).blocks[HEAP], 0);
 }
 
-static void roots_are_found_by_name_and_listed_in_order(void **state)
-{
-    struct shared *s = *state;
-    la_link *a = shared_root(s->heap, "a"), *b = shared_root(s->heap, "b"), *found;
-    const char *name;
-
-    assert_ptr_not_equal(a, b);
-    assert_ptr_equal(shared_root(s->heap, "a"), a);
-    assert_int_equal(la_heap_root_at(s->heap, 1, &name, &found), 0);
-    assert_string_equal(name, "b");
-    assert_ptr_equal(found, b);
-    assert_int_equal(la_heap_root_at(s->heap, 2, &name, &found), -ENOENT);
-    assert_int_equal(la_heap_root(s->heap, "no/slash", &found), -EINVAL);
-    assert_int_equal(la_heap_root(s->heap, "", &found), -EINVAL);
-    for (int i = 2; i < LA_HEAP_MAX_ROOTS; i++) {
-        char text[16];
-        snprintf(text, sizeof(text), "r%d", i);
-        assert_int_equal(la_heap_root(s->heap, text, &found), 0);
-    }
-    assert_int_equal(la_heap_root(s->heap, "one-too-many", &found), -ENOSPC);
-}
-
-/* A memfd with a heap in it, changed by @offset and @value before it is attached. */
-static int attach_changed(size_t offset, uint64_t value, off_t length)
-{
-    int fd = memfd_create("heap", MFD_CLOEXEC);
-    uintptr_t address;
-    struct la_heap *heap;
-    int r;
-
-    assert_int_equal(la_vspace_claim(LA_HEAP_MIN_SIZE, "changed", &address), 0);
-    assert_int_equal(la_heap_format(fd, LA_HEAP_MIN_SIZE, address, "changed"), 0);
-    if (offset != SIZE_MAX)
-        assert_int_equal(pwrite(fd, &value, sizeof(value), (off_t)offset), sizeof(value));
-    if (length)
-        assert_int_equal(ftruncate(fd, length), 0);
-    r = la_heap_attach_fd(fd, 0, &heap);
-    if (r == 0)
-        assert_int_equal(la_heap_detach(heap), 0);
-    la_vspace_unclaim(address);
-    return r;
-}
-
-static void damaged_and_foreign_files_are_refused(void **state)
-{
-    struct la_heap *heap;
-
-    (void)state;
-    assert_int_equal(attach_changed(SIZE_MAX, 0, 0), 0);
-    assert_int_equal(attach_changed(0, 42, 0), -EINVAL);
-    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_version), 99, 0), -EPROTO);
-    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), 99, 0), -EPROTO);
-    assert_int_equal(attach_changed(offsetof(struct heap_header, payload_at), 4096, 0), -EINVAL);
-    assert_int_equal(attach_changed(SIZE_MAX, 0, 4 << 20), -EINVAL);
-    assert_non_null(strstr(la_last_error(), "truncated"));
-    assert_int_equal(la_heap_attach_fd(open("/etc/passwd", O_RDONLY | O_CLOEXEC), 0, &heap), -EINVAL);
-}
-
-/* What the other library is told: both versions, and what to do. */
-static void another_layout_is_refused_in_words(void **state)
-{
-    (void)state;
-    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_version), (uint64_t)64 << 32 | (HEAP_LAYOUT_VERSION - 1), 0), -EPROTO);
-    assert_non_null(strstr(la_last_error(), "layout version 4 "));
-    assert_non_null(strstr(la_last_error(), "needs 5 "));
-    assert_non_null(strstr(la_last_error(), "use the same version of liballoc in all processes"));
-    /* The same version, but another size of something. */
-    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), HEAP_LAYOUT_HASH ^ 1, 0), -EPROTO);
-    assert_non_null(strstr(la_last_error(), "hash"));
-    assert_int_equal(attach_changed(offsetof(struct heap_header, layout_hash), HEAP_LAYOUT_HASH, 0), 0);
-}
-
 /* ---- limits ---- */
-
-static void a_thread_without_a_lane_is_told(void **state)
-{
-    struct shared *s = *state;
-    struct heap_lane *lanes = s->heap->lane_table;
-
-    for (unsigned i = 1; i < HEAP_LANES; i++)
-        atomic_store(&lanes[i].owner, 1ull << 32 | 200);
-    assert_null(la_heap_hold(s->heap, 64));
-    assert_int_equal(la_last_error_code(), -EUSERS);
-    assert_non_null(strstr(la_last_error(), "4095 lanes"));
-    assert_int_equal(la_heap_operation(s->heap, 1), -EUSERS);
-    for (unsigned i = 1; i < HEAP_LANES; i++)
-        atomic_store(&lanes[i].owner, 0);
-    assert_non_null(la_heap_hold(s->heap, 64));
-}
 
 static void attach_too_many(void *arg)
 {
@@ -332,42 +242,6 @@ static void heaps_are_in_core_dumps_by_option_only(void **state)
     assert_int_equal(shared_run_with(s, LA_HEAP_DUMP, is_in_dumps), 0);
 }
 
-static void format_refuses_small_sizes_bad_names_and_bad_addresses(void **state)
-{
-    int fd = memfd_create("heap", MFD_CLOEXEC);
-
-    (void)state;
-    assert_int_equal(la_heap_format(fd, 1 << 20, 0x410000200000, "x"), -EINVAL);
-    assert_int_equal(la_heap_format(fd, 8 << 20, 12345, "x"), -EINVAL);
-    assert_int_equal(la_heap_format(fd, 8 << 20, 0x410000200000, "a/b"), -EINVAL);
-    assert_int_equal(la_heap_format(fd, 8 << 20, 0x410000200000, NULL), -EINVAL);
-    close(fd);
-}
-
-static void *use_a_lane(void *arg)
-{
-    struct la_heap *heap = arg;
-
-    for (int i = 0; i < 100; i++)
-        la_free(la_heap_hold(heap, (size_t)i * 10));
-    return NULL;
-}
-
-static void threads_give_their_lanes_back(void **state)
-{
-    struct shared *s = *state;
-    struct la_heap_info info = { .struct_size = sizeof(info) };
-
-    for (int i = 0; i < 50; i++) {
-        pthread_t thread;
-        assert_int_equal(pthread_create(&thread, NULL, use_a_lane, s->heap), 0);
-        pthread_join(thread, NULL);
-    }
-    assert_int_equal(la_heap_info(s->heap, &info), 0);
-    assert_true(info.lanes <= 2);
-    assert_int_equal(info.processes, 1);
-}
-
 static void a_forked_child_has_no_heap_and_its_parent_keeps_its_own(void **state)
 {
     struct shared *s = *state;
@@ -389,66 +263,6 @@ static void a_forked_child_has_no_heap_and_its_parent_keeps_its_own(void **state
     la_heap_recover(s->heap, NULL, NULL);
     assert_int_equal(shared_count(s).blocks[HELD], 1);
     la_free(block);
-}
-
-static void processes_are_listed(void **state)
-{
-    struct shared *s = *state;
-    struct la_heap_process process;
-
-    assert_int_equal(la_heap_processes(s->heap, &process, 1), 1);
-    assert_int_equal(process.pid, getpid());
-    assert_true(process.alive);
-}
-
-/* Told by a word, not by publishing: then it would be nobody's. */
-static pid_t start_holder(struct shared *s)
-{
-    pid_t pid = fork();
-    struct la_heap *heap;
-
-    if (pid != 0)
-        return pid;
-    if (la_heap_attach(s->name, 0, &heap) < 0)
-        _exit(99);
-    atomic_store(shared_root(heap, "held"), la_heap_hold(heap, 100));
-    for (;;)
-        pause();
-}
-
-static void holder_of_a_block_is_told(void **state)
-{
-    struct shared *s = *state;
-    struct la_heap_process holder;
-    char *mine = la_heap_hold(s->heap, 1000), *kept = la_heap_alloc(s->heap, 100), *large = la_heap_hold(s->heap, 3 << 20), *other;
-    la_link *link = shared_root(s->heap, "held");
-    pid_t pid;
-
-    assert_int_equal(la_heap_holder(s->heap, mine + 500, &holder), 0);
-    assert_int_equal(holder.pid, getpid());
-    assert_true(holder.self && holder.alive);
-    assert_int_equal(la_heap_holder(s->heap, large + (2 << 20), &holder), 0);
-    assert_true(holder.self);
-    assert_int_equal(la_heap_holder(s->heap, kept, &holder), -ENOENT);
-    la_free(mine);
-    assert_int_equal(la_heap_holder(s->heap, mine, &holder), -ENOENT);
-    assert_int_equal(la_heap_holder(s->heap, &holder, &holder), -EINVAL);
-
-    pid = start_holder(s);
-    while (!(other = atomic_load(link)))
-        sched_yield();
-    assert_int_equal(la_heap_holder(s->heap, other, &holder), 0);
-    assert_int_equal(holder.pid, pid);
-    assert_true(holder.alive && !holder.self);
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_int_equal(la_heap_holder(s->heap, other, &holder), 0);
-    assert_false(holder.alive);
-    assert_int_equal(la_heap_recover(s->heap, NULL, NULL), 1);
-    assert_int_equal(la_heap_holder(s->heap, other, &holder), -ENOENT);
-    atomic_store(link, NULL);
-    la_free(large);
-    la_free(kept);
 }
 
 static void descriptor_is_a_duplicate_of_the_heaps_own(void **state)
@@ -527,19 +341,11 @@ int main(void)
         shared_test(reader_sees_everything_and_changes_nothing),
         shared_test(readers_take_no_slot_and_are_seen),
         shared_test(a_block_is_freed_by_another_process),
-        shared_test(roots_are_found_by_name_and_listed_in_order),
-        cmocka_unit_test(damaged_and_foreign_files_are_refused),
-        cmocka_unit_test(another_layout_is_refused_in_words),
-        shared_test(a_thread_without_a_lane_is_told),
         shared_test(a_process_without_a_slot_is_told),
         cmocka_unit_test(a_process_has_so_many_heaps_at_once),
         shared_test(heaps_are_in_core_dumps_by_option_only),
-        cmocka_unit_test(format_refuses_small_sizes_bad_names_and_bad_addresses),
-        shared_test(threads_give_their_lanes_back),
         shared_test(a_forked_child_has_no_heap_and_its_parent_keeps_its_own),
         shared_test(a_fork_with_its_default_chain_in_a_heap_is_reported_if_asked),
-        shared_test(processes_are_listed),
-        shared_test(holder_of_a_block_is_told),
         shared_test(descriptor_is_a_duplicate_of_the_heaps_own),
     };
 

@@ -6,6 +6,7 @@
 #include "../support/fill.h"
 #include "../support/storm.h"
 
+#include "core/lane.h"
 #include "core/pool.h"
 #include "core/region_map.h"
 #include "core/shared_fast.h"

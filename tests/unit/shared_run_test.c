@@ -1,5 +1,6 @@
 #include "../support/shared.h"
 
+#include "core/lane.h"
 #include "core/shared_run.h"
 
 static unsigned used_macros(struct la_heap *heap)

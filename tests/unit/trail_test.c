@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "core/lane.h"
 #include "core/shared_block.h"
 #include "core/trail.h"
 

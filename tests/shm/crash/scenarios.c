@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/lane.h"
 #include "core/trail.h"
 #include "core/queue.h"
 
