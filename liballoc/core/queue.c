@@ -471,7 +471,8 @@ static bool open_ring(struct la_heap *heap, const struct la_queue *queue, struct
 {
     struct block_ref ref;
 
-    if ((uintptr_t)queue % _Alignof(struct la_queue) || !block_find(heap, queue, &ref) || ref.start != (const char *)queue || ref.size < sizeof(*queue) || queue->magic != QUEUE_MAGIC ||
+    if ((uintptr_t)queue % _Alignof(struct la_queue) || !block_find(heap, queue, &ref) || ref.start != (const char *)queue ||
+        ref.size < sizeof(*queue) || queue->magic != QUEUE_MAGIC ||
         word_state(atomic_load_explicit(ref.word, memory_order_relaxed), ref.epoch) == WORD_FREE)
         return false;
     *ring = (struct ring){ .heap = heap, .queue = (struct la_queue *)ref.start, .shift = queue->shift, .capacity = queue->capacity };

@@ -88,7 +88,8 @@ int seg_verbs_available(void)
     errno = 0;
     list = verbs->ibv_get_device_list(&count);
     if (!list)
-        return la_fail(-ENODEV, "verbs: no list of devices (errno %d%s)", errno, errno == ENOSYS ? ": the kernel has no RDMA, or its modules are not loaded" : "");
+        return la_fail(-ENODEV, "verbs: no list of devices (errno %d%s)", errno,
+                       errno == ENOSYS ? ": the kernel has no RDMA, or its modules are not loaded" : "");
     verbs->ibv_free_device_list(list);
     return count > 0 ? count : la_fail(-ENODEV, "verbs: there are 0 RDMA devices");
 }

@@ -95,7 +95,8 @@ int quota_take_client(struct quota *quota, uid_t uid)
         return -ENOMEM;
     if (user->usage.clients >= limits_of(quota, user)->clients) {
         user->usage.refused++;
-        return la_fail(-EUSERS, "user %u has %u connections, which is the limit: close some, or see shms quota (shmserver --max-clients)", uid, user->usage.clients);
+        return la_fail(-EUSERS, "user %u has %u connections, which is the limit: close some, or see shms quota (shmserver --max-clients)", uid,
+                       user->usage.clients);
     }
     user->usage.clients++;
     return 0;

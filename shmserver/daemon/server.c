@@ -227,8 +227,8 @@ int server_init(struct server *server, const struct server_options *options, str
 {
     int r;
 
-    *server = (struct server){ .access = options->access, .max_peers = options->max_peers, .over_committed = options->over_committed, .next_peer = 1, .reserve = open_reserve(),
-        .signals.fd = -1, .accepting.fd = -1, .listener = { .fd = -1, .lock = -1 },
+    *server = (struct server){ .access = options->access, .max_peers = options->max_peers, .over_committed = options->over_committed,
+        .next_peer = 1, .reserve = open_reserve(), .signals.fd = -1, .accepting.fd = -1, .listener = { .fd = -1, .lock = -1 },
         .metrics = { .fd = -1, .lock = -1 }, .scraping.fd = -1, .state.fd = -1 };
     list_init(&server->scrapes);
     list_init(&server->peers);

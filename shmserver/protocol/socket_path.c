@@ -32,8 +32,8 @@ int socket_path_address(const char *path, struct sockaddr_un *ret)
     if (length == 0)
         return la_fail(-EINVAL, "the path of the socket is empty: say where with --socket or $SHMSERVER_SOCKET");
     if (length >= sizeof(ret->sun_path))
-        return la_fail(-ENAMETOOLONG, "the path of the socket, %.80s..., has %zu bytes: a socket's may have %zu, choose a shorter one (shmserver --socket)", path, length,
-                       sizeof(ret->sun_path) - 1);
+        return la_fail(-ENAMETOOLONG, "the path of the socket, %.80s..., has %zu bytes: a socket's may have %zu, choose a shorter one (shmserver --socket)",
+                       path, length, sizeof(ret->sun_path) - 1);
     *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
     memcpy(ret->sun_path, path, length);
     return 0;

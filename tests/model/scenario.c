@@ -121,7 +121,8 @@ static void watch_page(uint32_t macro, unsigned slice)
         return;
     n = slice_count(page) * SLICE_SIZE / ref.size;
     for (size_t i = 0; i < n; i++, ref.start += ref.size, ref.word++)
-        if (ref.start != (char *)mutex && ref.start != (char *)queue && (ref.size >= NODE_SIZE || word_state(atomic_load(ref.word), ref.epoch) != WORD_FREE) && watched_count < MAX_WATCHED)
+        if (ref.start != (char *)mutex && ref.start != (char *)queue && watched_count < MAX_WATCHED &&
+            (ref.size >= NODE_SIZE || word_state(atomic_load(ref.word), ref.epoch) != WORD_FREE))
             watched[watched_count++].ref = ref;
 }
 

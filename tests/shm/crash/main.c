@@ -105,7 +105,8 @@ static void follow_course(struct course *course, const struct images *images)
     if (flipped & course->changed && !(course->scenario->flags & UNEVEN))
         report(course, "instruction", images->step, images->at, "what was done is undone by dying later");
     if (course->scenario->flags & NUMBERED && verdict->happened != (verdict->live != course->first_live))
-        report(course, "instruction", images->step, images->at, verdict->happened ? "it has not happened, but is said to" : "it has happened, but is not said to");
+        report(course, "instruction", images->step, images->at,
+               verdict->happened ? "it has not happened, but is said to" : "it has happened, but is not said to");
     course->changed |= flipped;
     course->live = verdict->live;
     course->capacity = verdict->capacity;
