@@ -1,6 +1,8 @@
-#include <shmserver/client.h>
-
 #include "heap_access.h"
+
+#include <stdlib.h>
+
+#include <shmserver/client.h>
 
 static struct shms_client *client;      /* NULL: the heap is embedded */
 
@@ -20,6 +22,16 @@ int heap_open(const struct options *options, size_t create_size, struct la_heap 
     if (create_size)
         return la_heap_create(options->heap, create_size, 0, ret);
     return la_heap_attach(options->heap, 0, ret);
+}
+
+int job_open(const struct options *options, struct la_heap **ret_heap, struct job **ret)
+{
+    int r = heap_open(options, 0, ret_heap);
+
+    if (r < 0)
+        return complain("attaching the heap", r);
+    r = job_find(*ret_heap, ret);
+    return r < 0 ? complain("finding the job", r) : EXIT_SUCCESS;
 }
 
 void heap_close(struct la_heap *heap)

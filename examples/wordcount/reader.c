@@ -61,13 +61,10 @@ int run_reader(const struct options *options)
 {
     struct la_heap *heap;
     struct job *job;
-    int r = heap_open(options, 0, &heap);
+    int r = job_open(options, &heap, &job);
 
-    if (r < 0)
-        return complain("attaching the heap", r);
-    r = job_find(heap, &job);
-    if (r < 0)
-        return complain("finding the job", r);
+    if (r != EXIT_SUCCESS)
+        return r;
     if (options->top > 0)
         r = print_top(heap, job, options->top);
     else

@@ -62,13 +62,10 @@ int run_summary(const struct options *options)
     struct totals totals = { 0 };
     struct la_heap *heap;
     struct job *job;
-    int r = heap_open(options, 0, &heap);
+    int r = job_open(options, &heap, &job);
 
-    if (r < 0)
-        return complain("attaching the heap", r);
-    r = job_find(heap, &job);
-    if (r < 0)
-        return complain("finding the job", r);
+    if (r != EXIT_SUCCESS)
+        return r;
     job_each_word(heap, job, add_word, &totals);
     if (check_blocks(heap, &totals, &fsck) != EXIT_SUCCESS)
         return EXIT_FAILURE;

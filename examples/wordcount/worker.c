@@ -102,13 +102,10 @@ int run_worker(const struct options *options)
 {
     struct la_heap *heap;
     struct job *job;
-    int r = heap_open(options, 0, &heap);
+    int r = job_open(options, &heap, &job);
 
-    if (r < 0)
-        return complain("attaching the heap", r);
-    r = job_find(heap, &job);
-    if (r < 0)
-        return complain("finding the job", r);
+    if (r != EXIT_SUCCESS)
+        return r;
     steps_die_at(options->die_at, options->die_in_bundle);
     r = work(heap, job, options->number);
     if (r < 0)

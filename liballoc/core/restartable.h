@@ -105,81 +105,53 @@ refused:
     return false;
 }
 
+/* The youngest block and its word; none if that is in use. Then, the word last, the block is the caller's. */
+#define CLAIM_LOOK                                                                          \
+    RSEQ_DESCRIPTOR                                                                         \
+    "leaq 3b(%%rip), %[block]\n\t"                                                          \
+    "movq %[block], %%fs:8(%[rseq])\n"                                                      \
+    "1:\tmovq %[bin], %[top]\n\t"                                                           \
+    "movq %[distance], %[word]\n\t"                                                         \
+    "movq (%[top],%[word]), %[word]\n\t"                                                    \
+    "movl (%[word]), %[w]\n\t"                                                              \
+    "testl %[in_use], %[w]\n\t"                                                             \
+    "jne %l[none]\n\t"                                                                      \
+    "movq (%[top]), %[block]\n\t"
+#define CLAIM_TAKE                                                                          \
+    "orl %[holder], %[w]\n\t"                                                               \
+    "subq $8, %[bin]\n\t"                                                                   \
+    "movl %[w], (%[word])\n"                                                                \
+    "2:\n\t"                                                                                \
+    RSEQ_ABORT("%l[again]", RSEQ_COUNT)
+#define CLAIM_OUT [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
+#define CLAIM_IN [distance] "m"(*distance), [in_use] "re"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
+
 /*
  * The same for the bins of lanes, where the state word decides (shared_fast.h); its store comes last. Interrupted behind the move of the
  * top, a pop leaves its block FREE and in no bin, to be found when the page is looked at (at the latest when the heap is full, by la_tls_restarts),
  * and a push leaves an entry too many, whose word is in use when it surfaces, and which is skipped.
  *
  * *@distance: from an entry to its word's place; read inside, as a handler may make the bin grow. @in_use: bits of a word that is not FREE. @holder:
- * what is added to it. @marks: the block must be marked there, by its address / SLICE_SIZE (trail.h); NULL: it need not, which takes five instructions
- * less (bin_claim()).
+ * what is added to it. @marks: the block must be marked there, by its address / SLICE_SIZE (trail.h); NULL, as a constant: it need not, which takes five
+ * instructions less.
  */
-static inline __attribute__((always_inline)) void *bin_claim_marked(struct la_bin *bin, const ptrdiff_t *distance, uint32_t in_use, uint32_t holder,
-                                                                    const _Atomic(uint8_t) *marks)
-{
-    void **top, *block;
-    uint32_t *word, w;
-
-again:
-    __asm__ volatile goto(RSEQ_DESCRIPTOR
-                 "leaq 3b(%%rip), %[block]\n\t"
-                 "movq %[block], %%fs:8(%[rseq])\n"
-                 "1:\tmovq %[bin], %[top]\n\t"
-                 "movq %[distance], %[word]\n\t"
-                 "movq (%[top],%[word]), %[word]\n\t"
-                 "movl (%[word]), %[w]\n\t"
-                 "testl %[in_use], %[w]\n\t"
-                 "jne %l[none]\n\t"
-                 "movq (%[top]), %[block]\n\t"
-                 "movq %[block], %[top]\n\t"
-                 "shrq %[shift], %[top]\n\t"
-                 "cmpb $0, (%[marks],%[top])\n\t"
-                 "je %l[none]\n\t"
-                 "orl %[holder], %[w]\n\t"
-                 "subq $8, %[bin]\n\t"
-                 "movl %[w], (%[word])\n"
-                 "2:\n\t"
-                 RSEQ_ABORT("%l[again]", RSEQ_COUNT)
-                 : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
-                 : [distance] "m"(*distance), [in_use] "re"(in_use), [holder] "re"(holder), [marks] "r"(marks), [shift] "i"(SLICE_SHIFT),
-                   [rseq] "r"(la_rseq_offset)
-                 : "memory", "cc"
-                 : none, again);
-    if (!block)
-        __builtin_unreachable();
-    return block;
-none:
-    return NULL;
-}
-
 static inline __attribute__((always_inline)) void *bin_claim(struct la_bin *bin, const ptrdiff_t *distance, uint32_t in_use, uint32_t holder,
                                                              const _Atomic(uint8_t) *marks)
 {
     void **top, *block;
     uint32_t *word, w;
 
-    if (marks)
-        return bin_claim_marked(bin, distance, in_use, holder, marks);
 again:
-    __asm__ volatile goto(RSEQ_DESCRIPTOR
-                 "leaq 3b(%%rip), %[block]\n\t"
-                 "movq %[block], %%fs:8(%[rseq])\n"
-                 "1:\tmovq %[bin], %[top]\n\t"
-                 "movq %[distance], %[word]\n\t"
-                 "movq (%[top],%[word]), %[word]\n\t"
-                 "movl (%[word]), %[w]\n\t"
-                 "testl %[in_use], %[w]\n\t"
-                 "jne %l[none]\n\t"
-                 "movq (%[top]), %[block]\n\t"
-                 "orl %[holder], %[w]\n\t"
-                 "subq $8, %[bin]\n\t"
-                 "movl %[w], (%[word])\n"
-                 "2:\n\t"
-                 RSEQ_ABORT("%l[again]", RSEQ_COUNT)
-                 : [block] "=&a"(block), [top] "=&r"(top), [word] "=&r"(word), [w] "=&r"(w), [bin] "+m"(bin->top)
-                 : [distance] "m"(*distance), [in_use] "re"(in_use), [holder] "re"(holder), [rseq] "r"(la_rseq_offset)
-                 : "memory", "cc"
-                 : none, again);
+    if (marks)
+        __asm__ volatile goto(CLAIM_LOOK
+                     "movq %[block], %[top]\n\t"
+                     "shrq %[shift], %[top]\n\t"
+                     "cmpb $0, (%[marks],%[top])\n\t"
+                     "je %l[none]\n\t"
+                     CLAIM_TAKE
+                     : CLAIM_OUT : CLAIM_IN, [marks] "r"(marks), [shift] "i"(SLICE_SHIFT) : "memory", "cc" : none, again);
+    else
+        __asm__ volatile goto(CLAIM_LOOK CLAIM_TAKE : CLAIM_OUT : CLAIM_IN : "memory", "cc" : none, again);
     if (!block)
         __builtin_unreachable();
     return block;
