@@ -108,13 +108,20 @@ static inline bool daemon_wait(struct daemon *d)
     }
 }
 
+static inline char *daemon_program(void)
+{
+    char *program = getenv("SHMSERVER");
+
+    if (!program)
+        fail_msg("SHMSERVER is to be the path of the daemon: run this by meson test");
+    return program;
+}
+
 /* Start it with up to two options. Returns once clients can connect, or it has ended: then false. */
 static inline bool daemon_try_start(struct daemon *d, const char *option, const char *value)
 {
-    const char *program = getenv("SHMSERVER");
-    char *argv[] = { (char *)program, (char *)"--verbose", (char *)option, (char *)value, NULL };
+    char *argv[] = { daemon_program(), (char *)"--verbose", (char *)option, (char *)value, NULL };
 
-    assert_non_null(program);
     fflush(stdout);
     d->pid = fork();
     assert_true(d->pid >= 0);

@@ -126,9 +126,8 @@ static inline void manager_pass(const struct manager *m)
 /* @before: called in the child before it becomes the daemon; may be NULL. Does not wait. */
 static inline void manager_launch(struct manager *m, void (*before)(void))
 {
-    char *argv[] = { getenv("SHMSERVER"), (char *)"--verbose", NULL };
+    char *argv[] = { daemon_program(), (char *)"--verbose", NULL };
 
-    assert_non_null(argv[0]);
     m->ready = 0;
     fflush(stdout);
     m->d->pid = fork();

@@ -1,7 +1,7 @@
 /*
  * shmserver_syscalls_test.c - kill the daemon at its system calls: before each of them, and after each of them.
  *
- *     shmserver_syscalls_test [STRIDE [FIRST]]      every STRIDE-th of them (default 5, or $SHMSERVER_SYSCALLS_STRIDE), 1: all
+ *     shmserver_syscalls_test [STRIDE [FIRST]]      ($SHMSERVER: the daemon) every STRIDE-th of them (default 5, or $SHMSERVER_SYSCALLS_STRIDE), 1: all
  *
  * A scenario of requests runs again and again. Each time the daemon is stepped from system call to system call (ptrace) and killed at the next one; a
  * fake service manager starts another, and the scenario goes on. What must be true every time:
