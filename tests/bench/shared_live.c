@@ -1,11 +1,13 @@
 /*
- * shared-live MILLIONS: a heap full of small live blocks, of which another process frees one in 1000 and the owner
- * allocates as many anew. Does either cost grow with the number of live blocks? A sweep over everything would show.
+ * shared-live MILLIONS: blocks that the owner of their pages allocated are freed by another process, in three heaps: 10,000 blocks in a row, all of which
+ * go; and 100,000 and MILLIONS million live ones, of which one in 1,000 goes. What does it cost beside a free of the owner's own, and does it grow with
+ * the number of live blocks? A sweep over everything would show.
  *
  *   owner                                  other process
- *   writes the blocks to be freed  --->
+ *   names the blocks to be freed   --->
  *                                  meet    frees them; writes its time
  *   allocates as many              <--- meet
+ *   frees as many itself, and allocates them again
  *
  * Only one of the two works at any time, so each takes its own CPU clock.
  */
@@ -14,12 +16,19 @@
 #include "shared.h"
 
 /* Rounds enough that the faults by which the other process maps the pages of 10 M blocks are not what is measured: they were half of it with 10. */
-enum { BLOCK_BYTES = 32, ONE_IN = 1000, FREES_PER_ROUND = 10000, MIN_ROUNDS = 100 };
+enum { BLOCK_BYTES = 32, FREES_PER_ROUND = 10000, ROUNDS = 100 };
 _Static_assert(FREES_PER_ROUND < (int)BENCH_RING, "a round's blocks fit in the ring's slots, with one for the time");
 static const size_t HEAP_BYTES = (size_t)1 << 30;
 
+/* Of @blocks live ones one in @one_in is freed in each round. */
+struct course {
+    const char *name;
+    unsigned long blocks, one_in;
+};
+
+/* Nanoseconds per block. */
 struct cost {
-    double free_ns, alloc_ns;
+    double free, allocation, local_free;
 };
 
 /* What the two processes tell each other; the ring's slots serve as plain shared memory. */
@@ -45,87 +54,103 @@ static void *new_block(void)
     return block;
 }
 
-/* Round @round frees the blocks round, round + 1000, round + 2000 ... */
-static void owner_round(void **live, unsigned long blocks, unsigned long round, struct cost *sum)
+static unsigned long per_round(const struct course *c)
 {
-    unsigned long first = round % ONE_IN, count = blocks / ONE_IN;
-    uint64_t begin;
-
-    for (unsigned long i = 0; i < count; i++)
-        table()[i] = shared_word(live[first + i * ONE_IN]);
-    bench_meet();
-    bench_meet();
-    begin = bench_cpu_clock();
-    for (unsigned long i = 0; i < count; i++)
-        live[first + i * ONE_IN] = new_block();
-    sum->alloc_ns += (double)(bench_cpu_clock() - begin);
-    sum->free_ns += (double)*time_cell();
+    return c->blocks / c->one_in;
 }
 
-static void other_round(unsigned long blocks)
+/* Return: when it was done. */
+static uint64_t allocate(const struct course *c, void **live, unsigned long first)
+{
+    for (unsigned long i = first; i < c->blocks; i += c->one_in)
+        live[i] = new_block();
+    return bench_cpu_clock();
+}
+
+static void owner_round(const struct course *c, void **live, unsigned long round, struct cost *sum)
+{
+    unsigned long first = round % c->one_in, other = (round + c->one_in / 2) % c->one_in;
+    uint64_t begin;
+
+    for (unsigned long i = 0; i < per_round(c); i++)
+        table()[i] = shared_word(live[first + i * c->one_in]);
+    bench_meet();
+    bench_meet();
+    begin = bench_cpu_clock();
+    sum->allocation += (double)(allocate(c, live, first) - begin);
+    sum->free += (double)*time_cell();
+
+    begin = bench_cpu_clock();
+    for (unsigned long i = other; i < c->blocks; i += c->one_in)
+        shared_free(live[i]);
+    sum->local_free += (double)(bench_cpu_clock() - begin);
+    allocate(c, live, other);
+}
+
+static void other_round(const struct course *c)
 {
     uint64_t begin;
 
     bench_meet();
     begin = bench_cpu_clock();
-    for (unsigned long i = 0; i < blocks / ONE_IN; i++)
+    for (unsigned long i = 0; i < per_round(c); i++)
         shared_free(shared_block(table()[i]));
     *time_cell() = bench_cpu_clock() - begin;
     bench_meet();
 }
 
 /* The same number of frees however many blocks live. */
-static struct cost measure(void **live, unsigned long blocks)
+static struct cost measure(const struct course *c, void **live)
 {
-    unsigned long rounds = MIN_ROUNDS * (FREES_PER_ROUND / (blocks / ONE_IN));
-    struct cost sum = { 0, 0 };
+    unsigned long rounds = ROUNDS * (FREES_PER_ROUND / per_round(c));
+    double frees = (double)(rounds * per_round(c));
+    struct cost sum = { 0, 0, 0 };
 
     for (unsigned long round = 0; round < rounds; round++) {
         if (bench_is_first())
-            owner_round(live, blocks, round, &sum);
+            owner_round(c, live, round, &sum);
         else
-            other_round(blocks);
+            other_round(c);
     }
-    sum.free_ns /= (double)(rounds * (blocks / ONE_IN));
-    sum.alloc_ns /= (double)(rounds * (blocks / ONE_IN));
-    return sum;
+    return (struct cost){ sum.free / frees, sum.allocation / frees, sum.local_free / frees };
 }
 
-static void print(struct cost cost, unsigned long count, const char *unit)
+static void print(const struct course *c, const struct cost *cost)
 {
-    bench_print(cost.free_ns, "cross-process free, %lu %s live, the free", count, unit);
-    bench_print(cost.alloc_ns, "cross-process free, %lu %s live, the owner's next allocation", count, unit);
+    bench_print(cost->free, "cross-process free, %s, the free", c->name);
+    bench_print(cost->local_free, "free by the owner, %s", c->name);
+    bench_print(cost->free / cost->local_free, "cross-process free, %s, times one by the owner", c->name);
+    bench_print(cost->allocation, "cross-process free, %s, the owner's next allocation", c->name);
 }
 
 int main(int argc, char **argv)
 {
-    unsigned long few = 100000, many = bench_argument(argc, argv, 1, 10) * 1000000;
+    unsigned long millions = bench_argument(argc, argv, 1, 10), allocated = 0;
+    char many[32];
+    const struct course courses[] = { { "10 k in a row", 10000, 1 }, { "100 k live", 100000, 1000 }, { many, millions * 1000000, 1000 } };
+    struct cost cost[3];
     void **live = NULL;
-    struct cost with_few, with_many;
 
-    if (many < few || many / ONE_IN > FREES_PER_ROUND) {
+    if (millions < 1 || millions > 10) {
         fputs("shared-live: MILLIONS is from 1 to 10\n", stderr);
         return 2;
     }
+    snprintf(many, sizeof(many), "%lu M live", millions);
     bench_start_processes(argv);
     bench_pin(bench_is_first() ? 0 : 1);
     shared_open(HEAP_BYTES, 2);
-    if (bench_is_first()) {
-        live = malloc(many * sizeof(*live));
-        for (unsigned long i = 0; i < few; i++)
-            live[i] = new_block();
+    if (bench_is_first())
+        live = malloc(courses[2].blocks * sizeof(*live));
+    for (int i = 0; i < 3; i++) {
+        for (; bench_is_first() && allocated < courses[i].blocks; allocated++)
+            live[allocated] = new_block();
+        cost[i] = measure(&courses[i], live);
+        if (bench_is_first())
+            print(&courses[i], &cost[i]);
     }
-    with_few = measure(live, few);
-    if (bench_is_first()) {
-        for (unsigned long i = few; i < many; i++)
-            live[i] = new_block();
-    }
-    with_many = measure(live, many);
-
-    print(with_few, few / 1000, "k");
-    print(with_many, many / 1000000, "M");
-    bench_print((with_many.free_ns + with_many.alloc_ns) / (with_few.free_ns + with_few.alloc_ns),
-                "cross-process free, %lu M live, times the cost with %lu k live", many / 1000000, few / 1000);
+    if (bench_is_first())
+        bench_print((cost[2].free + cost[2].allocation) / (cost[1].free + cost[1].allocation),
+                    "cross-process free, %s, times the cost with 100 k live", many);
     bench_finish_processes();
     return 0;
 }
