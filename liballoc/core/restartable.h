@@ -201,7 +201,7 @@ static inline void *bin_claim(struct la_bin *bin, const ptrdiff_t *distance, uin
 {
     void **top = bin->top;
     _Atomic(uint32_t) *word = *(void **)((char *)top + *distance);
-    /* Acquire: see block_release() in shared_block.c. */
+    /* Acquire: see block_release() in shared_block.h. */
     uint32_t w = atomic_load_explicit(word, memory_order_acquire);
 
     if (unlikely(w & in_use) || (marks && unlikely(!atomic_load_explicit(&marks[(uintptr_t)*top >> SLICE_SHIFT], memory_order_relaxed))))

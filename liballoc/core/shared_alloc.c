@@ -124,20 +124,25 @@ static void refuse(const struct block_ref *ref, const void *block, word_t w)
                   ref->heap->header->name, word_generation(w));
 }
 
-/* @w -> FREE; false: it is no longer @w. */
-static bool release(const struct block_ref *ref, const struct lane *lane, word_t w)
+/* @w -> FREE; false: it is no longer @w. @ours: we hold the block. */
+static inline bool release(const struct block_ref *ref, bool ours, word_t w)
 {
-    if (!lane || word_state(w, ref->epoch) != WORD_HELD || word_lane(w) != lane->number)
+    if (!ours)
         return block_release(ref, w);
     /* Ours alone: one store. */
     atomic_store_explicit(ref->word, word_make(word_generation(w) + 1, ref->epoch, WORD_FREE, 0), memory_order_release);
     return true;
 }
 
-/* In a page of another lane, whose thread is told; false: the word is no longer @w. */
-static bool free_abroad(const struct block_ref *ref, const struct lane *lane, word_t w)
+static bool is_ours(const struct block_ref *ref, const struct lane *lane, word_t w)
 {
-    bool noted = trail_free_begin(ref->heap, lane, ref->start), freed = release(ref, lane, w);
+    return lane && word_state(w, ref->epoch) == WORD_HELD && word_lane(w) == lane->number;
+}
+
+/* In a page of another lane, whose thread is told; false: the word is no longer @w. */
+static inline __attribute__((always_inline)) bool free_abroad(const struct block_ref *ref, const struct lane *lane, bool ours, word_t w)
+{
+    bool noted = trail_free_begin(ref->heap, lane, ref->start), freed = release(ref, ours, w);
 
     if (likely(freed))
         block_hint(ref);
@@ -169,11 +174,11 @@ static void free_found(const struct block_ref *ref, struct lane *lane, void *blo
     }
     page = &ref->heap->segment.pages[(size_t)ref->macro * SLICES_PER_MACRO + ref->slice];
     if (!lane || nested || page->kind == PAGE_NONE || atomic_load_explicit(&page->chain, memory_order_relaxed) != &lane->chain) {
-        if (unlikely(!free_abroad(ref, lane, w)))
+        if (unlikely(!free_abroad(ref, lane, is_ours(ref, lane, w), w)))
             refuse(ref, block, atomic_load_explicit(ref->word, memory_order_relaxed));
         return;
     }
-    if (unlikely(!release(ref, lane, w))) {
+    if (unlikely(!release(ref, is_ours(ref, lane, w), w))) {
         refuse(ref, block, atomic_load_explicit(ref->word, memory_order_relaxed));
         return;
     }
@@ -186,13 +191,21 @@ bool shared_free_fast(const struct la_page *page, void *block)
 {
     struct la_heap *heap = page->kind == PAGE_SHARED ? container_of(page, struct la_heap, page)
                                                      : container_of(page->macro->segment, struct la_heap, segment);
+    const struct lane *lane;
     struct block_ref ref;
-    word_t w;
+    word_t w, meaning;
 
     if (!block_find_small(heap, block, &ref))
         return false;
+    /* The line comes once, to be written; not to be read first. */
+    prefetch_to_write((void *)ref.word);
+    lane = heap_lane_if_any(heap);
     w = atomic_load_explicit(ref.word, memory_order_relaxed);
-    return (w & WORD_MEANING_MASK) == word_make(0, ref.epoch, WORD_HEAP, 0) && free_abroad(&ref, heap_lane_if_any(heap), w);
+    meaning = w & WORD_MEANING_MASK;
+    if (likely(meaning == word_make(0, ref.epoch, WORD_HEAP, 0)))
+        return free_abroad(&ref, lane, false, w);
+    /* Taken before. */
+    return lane && meaning == word_make(0, ref.epoch, WORD_HELD, lane->number) && free_abroad(&ref, lane, true, w);
 }
 
 bool shared_free(void *block, bool nested)

@@ -3,26 +3,14 @@
 #include "core/page.h"
 #include "core/size_class.h"
 
-/* So that no call has to divide. */
-static struct {
-    size_t size;
-    uint64_t divisor;
-} classes[SMALL_CLASSES];
+struct block_class la_block_classes[SMALL_CLASSES];
 
 __attribute__((constructor)) static void init_classes(void)
 {
     for (unsigned c = 0; c < SMALL_CLASSES; c++) {
-        classes[c].size = class_size(c);
-        classes[c].divisor = page_divisor(class_size(c));
+        la_block_classes[c].size = class_size(c);
+        la_block_classes[c].divisor = page_divisor(class_size(c));
     }
-}
-
-enum { WORDS_PER_SLICE = WORDS_PER_GRANULE * GRANULES_PER_SLICE };
-
-/* Where the page's state words begin in their slice of words. */
-static size_t first_word(slice_t page)
-{
-    return (size_t)(slice_words(page) % GRANULES_PER_SLICE) * WORDS_PER_GRANULE;
 }
 
 static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct block_ref *ref)
@@ -34,8 +22,8 @@ static bool find_small(struct la_heap *heap, slice_t page, size_t offset, struct
     if (c == 0 || c >= SMALL_CLASSES || ref->slice + slice_count(page) > SLICES_PER_MACRO ||
         slice_words(page) / GRANULES_PER_SLICE >= SLICES_PER_MACRO)
         return false;
-    size = classes[c].size;
-    index = quotient(offset, classes[c].divisor);
+    size = la_block_classes[c].size;
+    index = quotient(offset, la_block_classes[c].divisor);
     if ((index + 1) * size > slice_count(page) * SLICE_SIZE || first_word(page) + index >= WORDS_PER_SLICE)
         return false;
     ref->start = slice_memory(heap, ref->macro, ref->slice) + index * size;
@@ -111,37 +99,6 @@ bool block_find(struct la_heap *heap, const void *address, struct block_ref *ref
     if (slice_kind(page) == SLICE_LARGE || slice_kind(page) == SLICE_HUGE)
         return find_run(heap, page, ref) && offset < ref->size;
     return false;
-}
-
-bool block_find_small(struct la_heap *heap, void *block, struct block_ref *ref)
-{
-    size_t offset = (size_t)((char *)block - heap->payload);
-    slice_t page;
-
-    *ref = (struct block_ref){ .heap = heap, .macro = (uint32_t)(offset / MACRO_SIZE),
-                               .slice = (uint32_t)(offset / SLICE_SIZE % SLICES_PER_MACRO) };
-    if (!heap_contains(heap, block) || ref->macro >= heap_rows(heap))
-        return false;
-    page = atomic_load_explicit(&slice_of(heap, ref->macro, ref->slice)->page, memory_order_acquire);
-    return slice_kind(page) == SLICE_SMALL && find_small(heap, page, offset % SLICE_SIZE, ref) && ref->start == block;
-}
-
-bool block_release(const struct block_ref *ref, word_t seen)
-{
-    word_t freed = word_make(word_generation(seen) + 1, ref->epoch, WORD_FREE, 0);
-
-    /* Release: what was written to the block comes before its reuse. Pairs with the acquire in commit() and take(). */
-    return atomic_compare_exchange_strong_explicit(ref->word, &seen, freed, memory_order_acq_rel, memory_order_relaxed);
-}
-
-void block_hint(const struct block_ref *ref)
-{
-    struct heap_macro *macro = &ref->heap->macros[ref->macro];
-    size_t offset = (size_t)(ref->start - slice_memory(ref->heap, ref->macro, 0));
-
-    /* Release: after the block's word, and the flag after the byte. Plain stores; take_hints() says why none gets lost. */
-    atomic_store_explicit(&macro->hint[offset >> HINT_SHIFT], 1, memory_order_release);
-    atomic_store_explicit(&macro->hinted, 1, memory_order_release);
 }
 
 /* ---- all of them ---- */

@@ -13,7 +13,7 @@ enum {
     COST_OF_PAGE = 48,          /* so that a lane that fills pages of 4 KiB blocks, 16 each, keeps up */
 };
 
-static void lose(struct la_heap *heap)
+void trail_lose(struct la_heap *heap)
 {
     _Atomic(uint32_t) *lost = &heap->processes[heap->process].trail_lost;
 
@@ -63,7 +63,7 @@ static void write_entry(struct lane *lane, const struct block_ref *ref)
         atomic_store_explicit(&lane->trail->block[i], heap_offset(lane->heap, ref->start), memory_order_release);
         return;
     }
-    lose(lane->heap);
+    trail_lose(lane->heap);
 }
 
 void trail_note(struct lane *lane, const struct block_ref *ref)
@@ -73,27 +73,6 @@ void trail_note(struct lane *lane, const struct block_ref *ref)
         write_entry(lane, ref);
     else if (trail_mark(lane->heap, ref->start))
         lane->has_marks = true;
-}
-
-bool trail_free_begin(struct la_heap *heap, const struct lane *lane, const void *block)
-{
-    struct heap_lane *entry = lane ? &heap->lane_table[lane->number] : NULL;
-
-    /* Not 0: we are in a signal handler. */
-    if (unlikely(!entry || !lane->trail || atomic_load_explicit(&entry->freeing, memory_order_relaxed))) {
-        lose(heap);
-        return false;
-    }
-    /* Before the release of the block. */
-    atomic_store_explicit(&entry->freeing, heap_offset(heap, block), memory_order_release);
-    return true;
-}
-
-void trail_free_end(const struct lane *lane, bool noted)
-{
-    /* Release: after the hint. */
-    if (noted)
-        atomic_store_explicit(&lane->heap->lane_table[lane->number].freeing, 0, memory_order_release);
 }
 
 /* ---- wiping marks off ---- */

@@ -14,6 +14,7 @@
 #ifndef CORE_TRAIL_H
 #define CORE_TRAIL_H
 
+#include "core/lane.h"
 #include "core/shared_block.h"
 
 /* The lane gets its row, empty; without memory for it the trail is lost when it takes something. */
@@ -41,9 +42,30 @@ void trail_wipe(struct lane *lane);
 /* Nobody holds anything by a mark of the macro block: it has got another owner. */
 void trail_forget(struct la_heap *heap, uint32_t macro);
 
+/* Recovery of this process has to look at every block. */
+void trail_lose(struct la_heap *heap);
+
 /* Around the release and the hint of a block that is in no macro block of @lane; NULL: the thread has none. Return: for the other one. */
-bool trail_free_begin(struct la_heap *heap, const struct lane *lane, const void *block);
-void trail_free_end(const struct lane *lane, bool noted);
+static inline bool trail_free_begin(struct la_heap *heap, const struct lane *lane, const void *block)
+{
+    struct heap_lane *entry = lane ? &heap->lane_table[lane->number] : NULL;
+
+    /* Not 0: we are in a signal handler. */
+    if (unlikely(!entry || !lane->trail || atomic_load_explicit(&entry->freeing, memory_order_relaxed))) {
+        trail_lose(heap);
+        return false;
+    }
+    /* Before the release of the block. */
+    atomic_store_explicit(&entry->freeing, heap_offset(heap, block), memory_order_release);
+    return true;
+}
+
+static inline void trail_free_end(const struct lane *lane, bool noted)
+{
+    /* Release: after the hint. */
+    if (noted)
+        atomic_store_explicit(&lane->heap->lane_table[lane->number].freeing, 0, memory_order_release);
+}
 
 /* ---- recovery ---- */
 
