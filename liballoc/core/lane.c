@@ -110,6 +110,21 @@ struct lane *heap_lane(struct la_heap *heap)
     return likely(lane != NULL) ? lane : lend_lane(heap);
 }
 
+/*
+ * What the thread has not in use is for all, as its lane may wait long for the next thread. Not where that is a look at many pages that are full, for each
+ * of many short threads that have the lane in turn.
+ */
+static void give_memory_back(struct lane *lane)
+{
+    enum { FEW_MACROS = 8 };
+    struct slow_path slow;
+
+    lane_enter(lane, &slow);
+    if (lane->chain.macro_count <= FEW_MACROS)
+        lane_trim(&lane->chain);
+    lane_leave(lane, &slow);
+}
+
 void lane_give_back(struct la_heap *heap)
 {
     struct lane *lane = heap_lane_if_any(heap);
@@ -118,6 +133,7 @@ void lane_give_back(struct la_heap *heap)
         return;
     if (lane->bundle)
         la_bundle_abort(lane->bundle);
+    give_memory_back(lane);
     atomic_store_explicit(&lane->chain.user, NULL, memory_order_relaxed);
     lock_take(&heap->lock);
     lane->idle = true;

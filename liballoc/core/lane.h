@@ -20,6 +20,10 @@ struct lane {
     uint32_t incarnation;
     uint32_t sweep_at;          /* macro block whose hints are looked at next */
     uint32_t restarts_seen;     /* of la_tls_restarts: what those may have left out of their bins is found */
+    uint32_t starved_seen;      /* of the header's: what others lack was looked for */
+    unsigned slow_calls;        /* since then */
+    /* Bytes of blocks that left their pages for the bin and did not come back by our own hand; the most of it since the lane was trimmed. */
+    int64_t out, most_out;
     bool idle;                  /* no thread has it */
     /* trail.h: its row (NULL: no memory for it), the entry written last, the state word of the block of each. */
     struct heap_trail *trail;

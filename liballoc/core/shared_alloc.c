@@ -73,6 +73,8 @@ static void *alloc_run(struct lane *lane, size_t size, size_t alignment, enum la
             lane_trim(&lane->chain);
             block = run_take(lane, size);
         }
+        if (!block)
+            lane_starves(lane);
         if (block && policy == LA_KEEP && block_find(lane->heap, block, &ref)) {
             word_t w = atomic_load_explicit(ref.word, memory_order_relaxed);
             atomic_store_explicit(ref.word, word_make(word_generation(w), 0, WORD_HEAP, 0), memory_order_release);
@@ -184,6 +186,7 @@ static void free_found(const struct block_ref *ref, struct lane *lane, void *blo
     }
     lane_enter(lane, &slow);
     pool_free(&lane->chain, page, block);
+    lane_give_surplus(&lane->chain);
     lane_leave(lane, &slow);
 }
 

@@ -259,6 +259,7 @@ struct heap_header {
     _Atomic(uint32_t) abandoned;        /* grows when macro blocks begin to wait for an adopter */
     _Atomic(uint32_t) rows;             /* macro blocks whose rows in the tables are committed; only grows */
     _Atomic(uint32_t) lanes;            /* all that were ever lent have numbers below; only grows */
+    _Atomic(uint32_t) starved;          /* grows when a lane gets no macro block: others look for what they can do without */
     _Atomic(uint64_t) committed;        /* bytes */
     _Atomic(uint64_t) recovered_processes, recovered_blocks, recovered_bytes;
     _Atomic(uint64_t) notices;          /* posted; the next one's number, or one before it */

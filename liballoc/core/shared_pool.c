@@ -163,6 +163,12 @@ static unsigned look_at_part(struct la_page *page, unsigned part, void **out, un
     return n;
 }
 
+static void count_out(struct lane *lane, int64_t bytes)
+{
+    lane->out += bytes;
+    lane->most_out = MAX(lane->most_out, lane->out);
+}
+
 static void swap(void **a, void **b)
 {
     void *kept = *a;
@@ -194,6 +200,7 @@ static unsigned lane_take(struct la_chain *chain, struct la_page *page, void **o
         swap((void **)word_slot(chain, page->bin_offset, &out[i]), (void **)word_slot(chain, page->bin_offset, &out[n - 1 - i]));
     }
     trail_earn(lane_of(chain), n);
+    count_out(lane_of(chain), (int64_t)n * page->block_size);
     return n;
 }
 
@@ -212,6 +219,9 @@ static unsigned part_of(const struct la_page *page, size_t hint)
 
 static bool lane_put(struct la_page *page, void *block)
 {
+    struct la_chain *chain = atomic_load_explicit(&page->chain, memory_order_relaxed);
+
+    count_out(lane_of(chain), -(int64_t)page->block_size);
     reopen(page, 1u << part_of(page, ((uintptr_t)block - page->start) >> HINT_SHIFT));
     return true;
 }
@@ -522,8 +532,8 @@ static bool take_free_held(struct la_chain *chain)
     }
     if (memory_is_out)
         return false;
-    la_fail(-ENOMEM, "heap %s is full: %u macro blocks of 2 MiB are in use, it cannot grow beyond the size of its creation",
-            heap->header->name, heap->macro_count);
+    la_fail(-ENOMEM, "heap %s is full: all its %u macro blocks of 2 MiB are in use (each thread that allocates has at least one), and it does not grow beyond the "
+            "size of its creation: create it larger", heap->header->name, heap->macro_count);
     return false;
 }
 
@@ -629,9 +639,28 @@ static struct la_macro *next_to_sweep(struct la_chain *chain)
     return m;
 }
 
+/*
+ * Somebody has got no memory lately. What this lane has and does not use is given back, but not again and again in a heap that is simply full: a trim
+ * looks at every page.
+ */
+static void share_with_the_starved(struct la_chain *chain)
+{
+    enum { SLOW_CALLS_PER_MACRO = 16 };
+    struct lane *lane = lane_of(chain);
+    uint32_t starved = atomic_load_explicit(&lane->heap->header->starved, memory_order_relaxed);
+
+    lane->slow_calls++;
+    if (likely(starved == lane->starved_seen) || lane->slow_calls < SLOW_CALLS_PER_MACRO * chain->macro_count)
+        return;
+    lane->starved_seen = starved;
+    lane->slow_calls = 0;
+    lane_trim(chain);
+}
+
 /* Look at the flags of a few of the lane's macro blocks, in turn, until one has hints. */
 static void lane_slow_call(struct la_chain *chain)
 {
+    share_with_the_starved(chain);
     trail_wipe(lane_of(chain));
     for (unsigned n = SWEEP_MACROS; n > 0 && chain->macros; n--)
         if (take_hints(chain, next_to_sweep(chain)))
@@ -681,6 +710,8 @@ static void give_empty_pages(struct la_chain *chain, struct la_macro *m)
 
 void lane_trim(struct la_chain *chain)
 {
+    struct lane *lane = lane_of(chain);
+
     take_all_hints(chain);
     pool_flush_all(chain);
     for (struct la_macro *m = chain->macros, *next; m; m = next) {
@@ -689,6 +720,25 @@ void lane_trim(struct la_chain *chain)
         if (m->chain == chain && m->free_slices == m->all_slices)
             chain->ops->give_macro(chain, m);
     }
+    lane->most_out = lane->out;
+}
+
+/*
+ * Half of what was handed out has come back, and it is an eighth of the heap: there are pages and macro blocks for others, and this lane may never allocate
+ * again. What others free is not counted: it is looked at when the lane needs memory, or somebody starves.
+ */
+void lane_give_surplus(struct la_chain *chain)
+{
+    struct lane *lane = lane_of(chain);
+    int64_t back = lane->most_out - lane->out, worth_a_look = (int64_t)MAX(lane->heap->size / 8, 2 * MACRO_SIZE);
+
+    if (unlikely(back >= worth_a_look && back >= lane->most_out / 2))
+        lane_trim(chain);
+}
+
+void lane_starves(struct lane *lane)
+{
+    lane->starved_seen = atomic_fetch_add_explicit(&lane->heap->header->starved, 1, memory_order_relaxed) + 1;
 }
 
 static bool has_room(const struct la_chain *chain, unsigned c, unsigned slices)
@@ -714,7 +764,10 @@ static bool lane_take_macro(struct la_chain *chain, unsigned c, unsigned slices)
     lane_trim(chain);
     if (chain->run_mask >> slices == 0 && take_free(chain))
         return true;
-    return has_room(chain, c, slices);
+    if (has_room(chain, c, slices))
+        return true;
+    lane_starves(lane_of(chain));
+    return false;
 }
 
 static void lane_give_macro(struct la_chain *chain, struct la_macro *m)

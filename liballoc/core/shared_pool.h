@@ -19,6 +19,11 @@ _Atomic(word_t) *lane_page_word(const struct la_page *page, const void *block);
  */
 void lane_trim(struct la_chain *chain);
 
+/* The same if the lane has much more than it needs; after a free. */
+void lane_give_surplus(struct la_chain *chain);
+/* There is no memory for @lane: others are to give what they can do without, when they come to it. */
+void lane_starves(struct lane *lane);
+
 /* Make @lane's private view again from the words of the heap; no thread may be using it. */
 void lane_rebuild(struct lane *lane);
 

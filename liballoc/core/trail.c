@@ -171,8 +171,8 @@ void trail_wipe(struct lane *lane)
         struct la_macro *m = &heap->segment.macros[lane->wipe_macro];
         unsigned at;
 
-        /* It may have been given back. */
-        if (m->chain != chain) {
+        /* It may have been given back, and another thread be making its own view of it. */
+        if (!macro_is_of_lane(heap, lane->wipe_macro, lane->number) || m->chain != chain) {
             m = chain->macros;
             lane->wipe_slice = 0;
         }

@@ -5,6 +5,12 @@
 
 #include "core/lane.h"
 
+struct group {
+    struct la_heap *heap;
+    pthread_barrier_t barrier;
+    _Atomic(bool) got;
+};
+
 static void a_thread_without_a_lane_is_told(void **state)
 {
     struct shared *s = *state;
@@ -19,6 +25,44 @@ static void a_thread_without_a_lane_is_told(void **state)
     for (unsigned i = 1; i < HEAP_LANES; i++)
         atomic_store(&lanes[i].owner, 0);
     assert_non_null(la_heap_hold(s->heap, 64));
+}
+
+static void *hold_until_all_do(void *arg)
+{
+    struct group *g = arg;
+    void *block = la_heap_hold(g->heap, 16);
+
+    g->got |= block != NULL;
+    pthread_barrier_wait(&g->barrier);
+    la_free(block);
+    return NULL;
+}
+
+static int allocate_sixteen_bytes(struct la_heap *heap)
+{
+    return la_heap_hold(heap, 16) ? 0 : 1;
+}
+
+/* Nobody else gets what an ended thread does not use any more, unless it gives it back: its lane waits for the next thread of the process. */
+static void threads_give_their_memory_back(void **state)
+{
+    enum { THREADS = 31 };      /* as many as there are macro blocks */
+    struct shared *s = *state;
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    struct group g = { .heap = s->heap };
+    pthread_t threads[THREADS];
+
+    assert_int_equal(s->heap->macro_count, THREADS);
+    assert_int_equal(pthread_barrier_init(&g.barrier, NULL, THREADS), 0);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, hold_until_all_do, &g), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_true(g.got);
+    assert_int_equal(la_heap_info(s->heap, &info), 0);
+    assert_int_equal(info.macro_blocks_used, 0);
+    assert_int_equal(shared_run(s, allocate_sixteen_bytes), 0);
+    pthread_barrier_destroy(&g.barrier);
 }
 
 static void *use_a_lane(void *arg)
@@ -50,6 +94,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         shared_test(a_thread_without_a_lane_is_told),
         shared_test(threads_give_their_lanes_back),
+        shared_test(threads_give_their_memory_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

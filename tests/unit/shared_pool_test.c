@@ -311,6 +311,56 @@ static void the_sweep_leaves_macro_blocks_of_others_alone(void **state)
     assert_true(heir.has_it);
 }
 
+static int fill_with_sixteen_mib(struct la_heap *heap)
+{
+    for (int i = 0; i < 16 << 10; i++)
+        if (!la_heap_hold(heap, 1000))
+            return 1;
+    return 0;
+}
+
+/* It may never allocate again. Its own thread frees, then another process needs what it had. */
+static void who_frees_most_of_what_it_has_leaves_it_to_others(void **state)
+{
+    struct shared *s = *state;
+    void **list = NULL;
+
+    assert_true(fill(s->heap, 1000, &list) > 50 << 10);
+    free_all(list);
+    assert_int_equal(shared_run(s, fill_with_sixteen_mib), 0);
+}
+
+static int free_all_of_root(struct la_heap *heap)
+{
+    void *block;
+
+    while ((block = la_take(heap, shared_root(heap, "list"), 0)))
+        la_free(block);
+    return la_heap_hold(heap, 16) ? 1 : 0;      /* the other's memory, until it notices */
+}
+
+/* The other process frees, while the owner of the pages is at work with blocks of another size only, for which it needs no memory. */
+static void who_still_works_gives_the_starved_what_others_freed(void **state)
+{
+    enum { WORKING_SET = 2000 };
+    struct shared *s = *state;
+    static void *work[WORKING_SET];
+    void **block;
+
+    for (int i = 0; i < WORKING_SET; i++)
+        work[i] = la_heap_alloc(s->heap, 3000);
+    while ((block = la_heap_hold(s->heap, 1000)))
+        assert_int_equal(la_push(s->heap, shared_root(s->heap, "list"), block, 0), 0);
+    assert_int_equal(shared_run(s, free_all_of_root), 0);
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < WORKING_SET; i++)
+            la_free(work[i]);
+        for (int i = 0; i < WORKING_SET; i++)
+            assert_non_null(work[i] = la_heap_alloc(s->heap, 3000));
+    }
+    assert_int_equal(shared_run(s, fill_with_sixteen_mib), 0);
+}
+
 enum { SIGNALS = 20000 };
 static atomic_uint handled;
 
@@ -356,6 +406,8 @@ int main(void)
         shared_test(an_adopted_page_without_a_free_block_does_not_make_an_allocation_fail),
         shared_test(blocks_left_out_of_their_bin_are_found_when_the_heap_is_full),
         shared_test(the_sweep_leaves_macro_blocks_of_others_alone),
+        shared_test(who_frees_most_of_what_it_has_leaves_it_to_others),
+        shared_test(who_still_works_gives_the_starved_what_others_freed),
         shared_test(interruptions_cost_a_full_heap_no_block),
     };
 

@@ -110,6 +110,20 @@ static void wipe(struct actor *a)
     hold(a, 200);
 }
 
+/* What it has beside what it holds: pages of two sizes that are nobody's any more, and marks of them. */
+static void leave_free_pages(struct actor *a)
+{
+    neighbours(a);
+    hold(a, SMALL);
+    la_free(hold(a, 1000));
+    la_free(hold(a, 9000));
+}
+
+static void end_thread(struct actor *a)
+{
+    lane_give_back(a->heap);
+}
+
 /* ---- publish and take ---- */
 
 static void publish_ground(struct actor *a)
@@ -1333,6 +1347,7 @@ const struct scenario scenarios[] = {
     { "remote-peer-large", 0, 0, { peer_large }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
     { "remote-peer-run", RECOVER_TRACED, RUN_HEAP, { peer_run }, .prepare = neighbours, .act = free_noted, .resume = owner_gets_it_back },
     { "wipe", SAME_AFTER, .prepare = earn_a_wipe, .act = wipe },
+    { "thread-ends", SAME_AFTER, .prepare = leave_free_pages, .act = end_thread },
     { "remote-sweep-20000", 0, .prepare = freed_by_others_20000, .act = alloc_page },
     { "remote-sweep-large", 0, .prepare = freed_by_others_large, .act = alloc_macro },
 
