@@ -46,7 +46,7 @@ static struct lane *new_lane(struct la_heap *heap)
         count_lane(heap, i);
         if (!atomic_compare_exchange_strong(&entry->owner, &free, (uint64_t)lane->incarnation << 32 | (heap->process + 1)))
             continue;
-        /* What the last one had to say is in the notices, see recover.c. In this order: la_heap_outcome() reads them the other way round. */
+        /* What the last one had to say is in the notices, see recover.c. */
         atomic_store_explicit(&entry->operation, 0, memory_order_release);
         atomic_store_explicit(&entry->happened, 0, memory_order_release);
         lane->heap = heap;

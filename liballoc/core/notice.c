@@ -6,12 +6,14 @@
  *     who     a process slot (obituary), or 256 + a lane (outcome)
  * Posting, by who recovers it:
  *     1  the entry at header->notices: an older round's, complete -> ours, not complete      compare-and-swap
- *     2  header->notices: n -> n + 1, by us or by whoever finds the entry taken
+ *     2  header->notices: n -> n + 1, by us, by whoever finds the entry taken, or by who begins again
  *     3  the data, then the word: complete
- * A recoverer that begins again finds its entry by who and incarnation, writes the same data once more, or sees that it is complete: each death is told once.
+ * A recoverer that begins again finds its entry by who and incarnation, and does 2 and 3 once more, or sees that it is complete: each death is told once. An
+ * entry that is not complete stays its own; one that is may be anybody's at the next look.
  * Entries whose writer is still in there after 256 others are passed over, by readers after 128: nobody waits for a recoverer that is stopped.
  *
- * Outcomes are posted before their lane is free, and a lane's fields say the same until it is lent again: so they are looked up in the lanes first.
+ * Outcomes are posted before their lane forgets them and is free: so they are looked up in the lanes first. What is under way there may be decided in the
+ * notices already, which are right: whoever was told so once is told so again.
  */
 #include "core/notice.h"
 
@@ -23,7 +25,7 @@
 #include "base/error.h"
 #include "core/lane.h"
 
-enum { ROUND_BITS = 18, WHO_LANE = LA_HEAP_MAX_PROCESSES, MAX_TRIES = 4 * HEAP_NOTICES };
+enum { ROUND_BITS = 18, ROUND_SHIFT = 64 - ROUND_BITS, ROUND_MASK = (1 << ROUND_BITS) - 1, WHO_LANE = LA_HEAP_MAX_PROCESSES, MAX_TRIES = 4 * HEAP_NOTICES };
 
 #define COMPLETE ((uint64_t)1)
 
@@ -41,12 +43,17 @@ _Static_assert(sizeof(struct notice) <= NOTICE_WORDS * sizeof(uint64_t), "fits")
 
 static uint64_t round_of(uint64_t number)
 {
-    return number / HEAP_NOTICES & ((1u << ROUND_BITS) - 1);
+    return number / HEAP_NOTICES & ROUND_MASK;
+}
+
+static uint64_t word_round(uint64_t word)
+{
+    return word >> ROUND_SHIFT;
 }
 
 static uint64_t word_of(uint64_t number, unsigned who, uint32_t incarnation)
 {
-    return round_of(number) << 46 | (uint64_t)who << 33 | (uint64_t)incarnation << 1;
+    return round_of(number) << ROUND_SHIFT | (uint64_t)who << 33 | (uint64_t)incarnation << 1;
 }
 
 static unsigned word_who(uint64_t word)
@@ -85,21 +92,30 @@ static bool read_data(struct heap_notice *entry, uint64_t word, struct notice *r
 
 /* ---- posting ---- */
 
-static struct heap_notice *find(struct la_heap *heap, unsigned who, uint32_t incarnation)
+/* *word: as it was found. */
+static struct heap_notice *find(struct la_heap *heap, unsigned who, uint32_t incarnation, uint64_t *word)
 {
     uint64_t wanted = word_of(0, who, incarnation);
 
     for (unsigned i = 0; i < HEAP_NOTICES; i++) {
-        uint64_t word = atomic_load_explicit(&heap->notices[i].word, memory_order_acquire);
-
-        if (word && identity(word) == wanted)
+        *word = atomic_load_explicit(&heap->notices[i].word, memory_order_acquire);
+        if (*word && identity(*word) == wanted)
             return &heap->notices[i];
     }
     return NULL;
 }
 
-/* NULL: all entries are being written, or were damaged. */
-static struct heap_notice *claim(struct la_heap *heap, unsigned who, uint32_t incarnation)
+/* The recoverer before us, who claimed the entry, may have died before step 2. */
+static void count_found(struct la_heap *heap, const struct heap_notice *entry, uint64_t word)
+{
+    uint64_t number = atomic_load_explicit(&heap->header->notices, memory_order_acquire);
+
+    if (entry == &heap->notices[number % HEAP_NOTICES] && word_round(word) == round_of(number))
+        atomic_compare_exchange_strong(&heap->header->notices, &number, number + 1);
+}
+
+/* NULL: all entries are being written, or were damaged. *ret: its word. */
+static struct heap_notice *claim(struct la_heap *heap, unsigned who, uint32_t incarnation, uint64_t *ret)
 {
     _Atomic(uint64_t) *notices = &heap->header->notices;
 
@@ -112,8 +128,8 @@ static struct heap_notice *claim(struct la_heap *heap, unsigned who, uint32_t in
         if (atomic_load_explicit(notices, memory_order_relaxed) != number)
             continue;
         /* Taken already; or its writer has been in there for a whole round. */
-        ours = (!word || (word & COMPLETE && word >> 46 != round_of(number))) &&
-               atomic_compare_exchange_strong(&entry->word, &word, word_of(number, who, incarnation));
+        *ret = word_of(number, who, incarnation);
+        ours = (!word || (word & COMPLETE && word_round(word) != round_of(number))) && atomic_compare_exchange_strong(&entry->word, &word, *ret);
         atomic_compare_exchange_strong(notices, &number, number + 1);
         if (ours)
             return entry;
@@ -123,15 +139,17 @@ static struct heap_notice *claim(struct la_heap *heap, unsigned who, uint32_t in
 
 static void post(struct la_heap *heap, unsigned who, uint32_t incarnation, const struct notice *notice)
 {
-    struct heap_notice *entry = find(heap, who, incarnation);
     uint64_t word;
+    struct heap_notice *entry = find(heap, who, incarnation, &word);
 
-    if (!entry)
-        entry = claim(heap, who, incarnation);
-    if (!entry)
+    /* Others may use it by now. */
+    if (entry && word & COMPLETE)
         return;
-    word = atomic_load_explicit(&entry->word, memory_order_relaxed);
-    if (word & COMPLETE)
+    if (entry)
+        count_found(heap, entry, word);
+    else
+        entry = claim(heap, who, incarnation, &word);
+    if (!entry)
         return;
     write_data(entry, notice);
     /* Release: pairs with read_data(). */
@@ -168,6 +186,26 @@ static struct la_obituary obituary_of(struct la_heap *heap, uint64_t word, const
     return ret;
 }
 
+/* 0; -EINPROGRESS: it is being written; -EOVERFLOW: the entry was used again; -ENOENT: it is none, or was passed over. */
+static int read_obituary(struct la_heap *heap, uint64_t number, struct la_obituary *ret)
+{
+    struct heap_notice *entry = &heap->notices[number % HEAP_NOTICES];
+    uint64_t word = atomic_load_explicit(&entry->word, memory_order_acquire);
+    uint64_t ahead = (word_round(word) - round_of(number)) & ROUND_MASK;
+    struct notice notice;
+
+    if (ahead)
+        return ahead <= ROUND_MASK / 2 ? -EOVERFLOW : -ENOENT;
+    if (word_who(word) >= WHO_LANE)
+        return -ENOENT;
+    if (!(word & COMPLETE))
+        return -EINPROGRESS;
+    if (!read_data(entry, word, &notice))
+        return -EOVERFLOW;
+    *ret = obituary_of(heap, word, &notice);
+    return 0;
+}
+
 int la_heap_obituary(struct la_heap *heap, uint64_t *number, struct la_obituary *ret)
 {
     uint64_t end = atomic_load_explicit(&heap->header->notices, memory_order_acquire);
@@ -177,19 +215,15 @@ int la_heap_obituary(struct la_heap *heap, uint64_t *number, struct la_obituary 
         return -EOVERFLOW;
     }
     for (; *number < end; ++*number) {
-        struct heap_notice *entry = &heap->notices[*number % HEAP_NOTICES];
-        uint64_t word = atomic_load_explicit(&entry->word, memory_order_acquire);
-        struct notice notice;
+        int r = read_obituary(heap, *number, ret);
 
-        if (word >> 46 != round_of(*number) || word_who(word) >= WHO_LANE)
-            continue;
-        if (!(word & COMPLETE) && end - *number <= HEAP_NOTICES / 2)
+        if (r == -EINPROGRESS && end - *number <= HEAP_NOTICES / 2)
             return -ENOENT;
-        if (!(word & COMPLETE) || !read_data(entry, word, &notice))
-            continue;
-        ++*number;
-        *ret = obituary_of(heap, word, &notice);
-        return 0;
+        /* Lost, though nobody may have counted yet the one that came in its place. */
+        if (r == 0 || r == -EOVERFLOW) {
+            ++*number;
+            return r;
+        }
     }
     return -ENOENT;
 }
@@ -205,17 +239,18 @@ int la_heap_operation(struct la_heap *heap, uint64_t number)
     return 0;
 }
 
-/* As la_heap_outcome(); -ENOENT: this lane does not know. */
+/*
+ * As la_heap_outcome(); -ENOENT: this lane does not know. What has happened is looked at before and after what is under way: in between the operation may
+ * happen, and the next one begin. Acquire, in this order.
+ */
 static int ask_lane(struct heap_lane *lane, uint64_t number)
 {
-    /* Acquire, in this order: see new_lane() and lane_resolve_intent(). */
-    bool is_lent = (uint32_t)atomic_load_explicit(&lane->owner, memory_order_acquire) - 1 < LA_HEAP_MAX_PROCESSES;
+    bool happened = atomic_load_explicit(&lane->happened, memory_order_acquire) == number;
+    bool under_way = atomic_load_explicit(&lane->operation, memory_order_acquire) == number;
 
-    if (atomic_load_explicit(&lane->happened, memory_order_acquire) == number)
+    if (happened || atomic_load_explicit(&lane->happened, memory_order_acquire) == number)
         return 1;
-    if (atomic_load_explicit(&lane->operation, memory_order_acquire) != number)
-        return -ENOENT;
-    return is_lent ? -EINPROGRESS : 0;
+    return under_way ? -EINPROGRESS : -ENOENT;
 }
 
 static int ask_notice(struct heap_notice *entry, uint64_t number)
@@ -230,13 +265,13 @@ static int ask_notice(struct heap_notice *entry, uint64_t number)
 
 int la_heap_outcome(struct la_heap *heap, uint64_t number)
 {
-    int r = -ENOENT;
+    int r = -ENOENT, told = -ENOENT;
 
     if (number == 0)
         return la_fail(-EINVAL, "operation 0 is that of operations without a number: give it another one with la_heap_operation()");
     for (unsigned i = 1; i < heap_lanes(heap) && r == -ENOENT; i++)
         r = ask_lane(&heap->lane_table[i], number);
-    for (unsigned i = 0; i < HEAP_NOTICES && r == -ENOENT; i++)
-        r = ask_notice(&heap->notices[i], number);
-    return r;
+    for (unsigned i = 0; i < HEAP_NOTICES && r < 0 && told == -ENOENT; i++)
+        told = ask_notice(&heap->notices[i], number);
+    return told == -ENOENT ? r : told;
 }

@@ -207,6 +207,8 @@ static void free_lanes(const struct dead *dead)
 
         if (!lane_is_dead(dead, i))
             continue;
+        /* The notices have it. Whoever is lent the lane, and dies before it gives numbers of its own, has begun nothing. */
+        atomic_store(&lane->operation, 0);
         atomic_store(&lane->owner, dead->leaves[i / 64] >> i % 64 & 1 ? incarnation | LANE_LEFT | (dead->heir - 1) : incarnation);
     }
 }

@@ -96,12 +96,29 @@ static void a_death_is_told_once(void **state)
     number = 0;
     assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), -ENOENT);
     obituary.blocks = 5;
-    notice_post_obituary(s->heap, 1, &obituary);
-    notice_post_obituary(s->heap, 2, &obituary);
-    for (int i = 0; i < 2; i++) {
+    for (uint32_t i = 1; i <= 2; i++) {
+        notice_post_obituary(s->heap, i, &obituary);
         assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), 0);
         assert_int_equal(obituary.blocks, 5);
     }
+}
+
+/* Its reader comes when the entry was claimed for the next one, which is not counted yet. */
+static void a_notice_that_is_lost_while_it_is_read_is_told_as_lost(void **state)
+{
+    struct shared *s = *state;
+    struct la_obituary obituary = { .slot = 7 };
+    uint64_t number = 0;
+
+    for (uint32_t i = 1; i <= HEAP_NOTICES; i++) {
+        obituary.blocks = i;
+        notice_post_obituary(s->heap, i, &obituary);
+    }
+    atomic_store(&s->heap->notices[0].word, 1ull << 46 | 7ull << 33 | 1000ull << 1);
+    assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), -EOVERFLOW);
+    assert_int_equal(number, 1);
+    assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), 0);
+    assert_int_equal(obituary.blocks, 2);
 }
 
 /* A recoverer that is stopped between two stores. */
@@ -172,6 +189,41 @@ static void the_outcome_of_the_last_operation_of_the_dead_is_known(void **state)
     assert_false(obituary.happened);
 }
 
+/* It was killed before it could store that it has not begun anything. */
+static void whoever_is_lent_the_lane_of_the_dead_does_not_have_their_operation(void **state)
+{
+    struct shared *s = *state;
+    struct la_obituary obituary;
+    uint64_t number = 0, owner;
+    unsigned lane = 1;
+
+    shared_kill_after(s, push_numbered);
+    while ((uint32_t)(owner = atomic_load(&s->heap->lane_table[lane].owner)) == s->heap->process + 1u)
+        lane++;
+    assert_int_equal(la_heap_recover(s->heap, NULL, NULL), 1);
+    assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), 0);
+    assert_int_equal(obituary.operation, 42);
+    atomic_store(&s->heap->processes[50].state, 1ull << 32 | PROCESS_ATTACHED);
+    atomic_store(&s->heap->lane_table[lane].owner, ((owner >> 32) + 1) << 32 | 51);
+    assert_int_equal(la_heap_outcome(s->heap, 42), 0);
+    assert_int_equal(la_heap_recover(s->heap, NULL, NULL), 1);
+    assert_int_equal(la_heap_obituary(s->heap, &number, &obituary), 0);
+    assert_int_equal(obituary.slot, 50);
+    assert_int_equal(obituary.operation, 0);
+    expect_outcomes_of_the_dead(s);
+}
+
+/* Its recoverer has told, and not freed the lane yet. */
+static void an_outcome_that_was_told_is_not_taken_back(void **state)
+{
+    struct shared *s = *state;
+
+    assert_int_equal(la_heap_operation(s->heap, 5), 0);
+    assert_int_equal(la_heap_outcome(s->heap, 5), -EINPROGRESS);
+    notice_post_outcome(s->heap, 1, 1, 5, 0);
+    assert_int_equal(la_heap_outcome(s->heap, 5), 0);
+}
+
 static void outcomes_of_the_living_are_told(void **state)
 {
     struct shared *s = *state;
@@ -228,9 +280,12 @@ int main(void)
         shared_test(readers_subscribe_too),
         shared_test(a_slow_reader_is_told_that_some_are_lost),
         shared_test(a_death_is_told_once),
+        shared_test(a_notice_that_is_lost_while_it_is_read_is_told_as_lost),
         shared_test(a_notice_that_nobody_ends_is_passed_over),
         shared_test(a_table_that_was_overwritten_takes_no_notice),
         shared_test(the_outcome_of_the_last_operation_of_the_dead_is_known),
+        shared_test(whoever_is_lent_the_lane_of_the_dead_does_not_have_their_operation),
+        shared_test(an_outcome_that_was_told_is_not_taken_back),
         shared_test(outcomes_of_the_living_are_told),
         shared_test(every_kind_of_operation_has_an_outcome),
     };
