@@ -11,8 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/meta.h"
 #include "core/pool.h"
 #include "hooks.h"
+#undef la_meta_alloc
+#undef la_meta_free
 
 enum { STACK_SIZE = 64 << 10, CLEARED = 4096, USES = 1 << 16, LINE = 64, MAX_REGIONS = 32, MAX_LINES = 4096 };
 
@@ -24,7 +27,7 @@ void (*machine_name)(const volatile void *at, char *text, size_t size);
 void (*machine_wrote)(int actor, const volatile void *at, uint32_t from, uint32_t to);
 char violation[512];
 
-static bool buffers;
+static bool buffers, recoverers_together;
 static bool learnt;
 
 static void *checked_alloc(size_t size)
@@ -123,6 +126,7 @@ void machine_step(int actor, actor_program *program)
 {
     struct actor *a = &world.actor[actor];
     struct thread_lane *mine = &la_tls_lanes[machine_heap->index];
+    unsigned process = machine_heap->process;
 
     if (a->state == ACTOR_IDLE) {
         prepare_stack(actor);
@@ -131,12 +135,17 @@ void machine_step(int actor, actor_program *program)
     }
     *mine = (struct thread_lane){ .lane = a->lane, .serial = machine_heap->serial };
     la_tls_slow = a->slow;
+    if (a->slot)
+        machine_heap->process = a->slot;
     machine_current = actor;
     /* What earlier calls left there would get into new frames, and make states that are the same look different. */
     memset((char *)a->sp - CLEARED, 0, CLEARED);
     machine_switch(&main_sp, a->sp);
     machine_current = -1;
+    machine_heap->process = process;
     a->slow = la_tls_slow;
+    if (actor < LANES)
+        a->lane = mine->lane;       /* it may have been lent now */
     if (a->state == ACTOR_DONE)
         a->sp = NULL;
     la_tls_slow = NULL;
@@ -175,12 +184,12 @@ static bool in_heap(const volatile void *at)
     return (uintptr_t)at - (uintptr_t)machine_heap->base < machine_heap->size;
 }
 
-/* Those whose stores may come between two steps of @actor: all others; but recoverers run one after the other. */
+/* Those whose stores may come between two steps of @actor: all others; but recoverers run one after the other, unless they meet. */
 static uint8_t rivals(int actor)
 {
     uint8_t all = (1u << ACTORS) - 1;
 
-    return (uint8_t)(all & ~(actor >= LANES ? (unsigned)all << LANES : 1u << actor));
+    return (uint8_t)(all & ~(actor >= LANES && !recoverers_together ? (unsigned)all << LANES : 1u << actor));
 }
 
 static void learn_use(struct use *use, enum access access)
@@ -454,22 +463,38 @@ void model_fence(memory_order order)
         drain(&world.actor[machine_current], NULL);
 }
 
-/* One small allocation per lane at a time is all that publish.c does. */
+/* Of the one lane that is lent while actors run. */
+static char *spare_lane;
+
+static size_t lane_bytes(void)
+{
+    return sizeof(struct lane) + pool_bins_bytes(true);
+}
+
+/* One small allocation per lane at a time is all that publish.c does, and one lane at most all that lane.c does. */
 void *model_meta_alloc(size_t size)
 {
+    if (size == lane_bytes() && machine_current < 0)
+        return la_meta_alloc(size);
+    if (size == lane_bytes() && !world.lent++)
+        return spare_lane;
     for (size_t i = 0; i < sizeof(world.meta) / sizeof(*world.meta); i += 4)
         if (!world.meta[i + 3] && size <= 3 * sizeof(uint64_t)) {
             world.meta[i + 3] = 1;
             return &world.meta[i];
         }
-    violate("the model has no memory for a bundle of %zu bytes", size);
+    violate("the model has no memory for a bundle, or for a second lane, of %zu bytes", size);
     return NULL;
 }
 
 void model_meta_free(void *memory, size_t size)
 {
-    (void)size;
-    memset(memory, 0, 4 * sizeof(uint64_t));
+    if (memory == spare_lane)
+        world.lent = 0;
+    else if (size == lane_bytes())
+        la_meta_free(memory, size);
+    else
+        memset(memory, 0, 4 * sizeof(uint64_t));
 }
 
 /* ---- memory that changes ---- */
@@ -540,10 +565,11 @@ static void forget_uses(void)
     stops = 0;
 }
 
-void machine_start(struct la_heap *heap, bool store_buffers)
+void machine_start(struct la_heap *heap, bool store_buffers, bool recoverers_meet)
 {
     machine_heap = heap;
     buffers = store_buffers;
+    recoverers_together = recoverers_meet;
     line_count = region_count = 0;
     learnt = false;
     violation[0] = '\0';
@@ -568,8 +594,12 @@ void machine_set_initial(void)
     add_region(heap, sizeof(*heap));
     for (struct lane *lane = heap->lanes; lane; lane = lane->next) {
         atomic_store(&lane->chain.user, NULL);      /* see actor_writes() */
-        add_region(lane, sizeof(*lane) + pool_bins_bytes(true));
+        add_region(lane, lane_bytes());
     }
+    spare_lane = la_meta_alloc(lane_bytes());
+    if (!spare_lane)
+        abort();
+    add_region(spare_lane, lane_bytes());
     for (unsigned r = 0; r < region_count; r++)
         memcpy(regions[r].initial, regions[r].at, regions[r].size);
     initial_world = world;
@@ -589,6 +619,7 @@ void machine_stop(void)
     for (unsigned r = 0; r < region_count; r++)
         free(regions[r].initial);
     region_count = line_count = 0;
+    la_meta_free(spare_lane, lane_bytes());
 }
 
 /* ---- images ---- */

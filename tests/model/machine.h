@@ -27,6 +27,9 @@ enum actor_state { ACTOR_IDLE = 0, ACTOR_RUNNING, ACTOR_DONE, ACTOR_DEAD };
 /* What a lane of the scenario is in the middle of, for the books of scenario.c. */
 enum doing { DOING_NOTHING = 0, DOING_PUSH, DOING_TAKE, DOING_SWAP, DOING_EXCHANGE };
 
+/* Operations with a number that one lane may begin, see scenario_notices.c. */
+enum { OPERATIONS = 2 };
+
 /* A store that the others do not see yet. */
 struct pending_store {
     volatile void *at;
@@ -37,7 +40,8 @@ struct pending_store {
 
 struct actor {
     void *sp;                   /* of the stack when not running */
-    struct lane *lane;          /* of the library; NULL: a recoverer */
+    struct lane *lane;          /* of the library; NULL: a recoverer, or a lane that is not lent yet */
+    uint32_t slot;              /* of its process; 0: that of the test */
     uint8_t state;              /* enum actor_state */
     uint8_t doing;              /* enum doing */
     struct slow_path *slow;     /* la_tls_slow */
@@ -57,6 +61,21 @@ struct world {
     uint8_t pushes[LANES];      /* into the queue, by lane */
     uint8_t popped[LANES][LANES];   /* by lane: the last one of each lane's pushes that it got */
     uint8_t inside;             /* 1 + the lane that has the mutex */
+    uint8_t recovered_by[LANES];    /* 1 + the recoverer that has the certificate byte of this lane's process */
+    uint8_t lent;               /* the memory of the lane that is lent while actors run is in use */
+    /* scenario_heirs.c: blocks that the dead held and left, by bits */
+    uint64_t estate[(MAX_WATCHED + 63) / 64];
+    /* scenario_notices.c: operations begun by each lane, at which one it may be, which have happened, what was answered last */
+    uint8_t begun[LANES], beginning[LANES], happened[LANES], answer[LANES][OPERATIONS];
+    uint8_t asks[LANES], answers[LANES];        /* what a lane asks for, and the answers that were true meanwhile */
+    uint8_t posted;             /* obituaries of others */
+    uint64_t slow;              /* notices that readers may pass over, by bits */
+    struct subscriber {
+        uint64_t number;        /* where to go on */
+        uint16_t others;        /* that it has read, by bits */
+        uint8_t dead;           /* lanes whose obituary it has read, by bits */
+        uint8_t lost;           /* how many it was told it has lost */
+    } subscriber[LANES];
 };
 
 extern struct world world;
@@ -65,8 +84,11 @@ extern struct la_heap *machine_heap;
 /* The actor that runs now; -1: the test itself, whose accesses are ordinary ones. */
 extern int machine_current;
 
-/* With store buffers: stores other than seq_cst ones become visible later, relaxed ones in any order. Without: sequential consistency. */
-void machine_start(struct la_heap *heap, bool store_buffers);
+/*
+ * With store buffers: stores other than seq_cst ones become visible later, relaxed ones in any order. Without: sequential consistency.
+ * recoverers_meet: there may be two at the same time, of different processes; without, the second one comes when the first was killed.
+ */
+void machine_start(struct la_heap *heap, bool store_buffers, bool recoverers_meet);
 void machine_stop(void);
 
 /* The state as it is now is the one to begin from. */

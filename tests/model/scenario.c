@@ -2,7 +2,8 @@
  * scenario.c - programs for lanes, and what must be true of the heap while they run and are killed.
  *
  * One heap, one list head in it ("root"), up to three lanes. In the library's eyes each lane belongs to a process of its own (slots
- * 200, 201, 202), so that each can die alone; two more actors recover the dead, one after the other, and may be killed as well.
+ * 200, 201, 202), so that each can die alone; two more actors recover the dead, one after the other (or both at once, if the scenario says so), and may
+ * be killed as well.
  *
  * A program is a string:
  *   +  (at the start) the lane has a held block in its hands     h  la_heap_hold()          f  la_free()
@@ -14,19 +15,21 @@
  *   *  (at the start) the lane has a bundle of a root and two more blocks                     b  la_bundle_publish() on top of the root
  *   P  la_queue_push() of what it has in its hands, if there is room                          G  la_queue_pop(), if there is something
  *   l  la_mutex_trylock(), and if it is ours: a step inside, la_mutex_unlock()
- * A letter whose block is not there (an empty list) does nothing.
+ *   L  (at the start) the lane is lent when it is needed first: maybe one that a dead process had
+ *   .  nothing, but it may be killed there
+ * scenario_heirs.c and scenario_notices.c have more. A letter whose block is not there (an empty list) does nothing.
  *
  * Checked after every step:
- *   M1  a state word changes only as shared_layout.h allows: who, from what to what; its generation moves with each free and take
+ *   M1  a state word changes only as shared_layout.h allows: who, from what to what; its generation moves with each free, take and inheriting
  *   M2  the root and every link on the list lead to blocks that are neither free, held nor in doubt, but for what the lane of a mark has
  *   M3  what la_take() and la_queue_pop() return was pushed, and not taken since; of one lane's pushes what another one pops is in their order
  * At every end (all lanes done or dead, the dead recovered):
- *   M4  each block is free, or on the list once, or in the hands of one living lane; a bundle's blocks go with their root
+ *   M4  each block is free, or on the list once, or in the hands of one living lane, who holds it, or left to an heir; a bundle's blocks go with their root
  *   M5  what was pushed and not taken is on the list; only the one operation in which a lane was killed may have happened or not
  *       and the root has the version of what it points to: as many as swaps have happened
  *       and what is in the queue is in the order in which each lane pushed it
  *   M6  no intent, no mark, no block in doubt is left; nothing was reported as misuse; la_heap_fsck() finds nothing
- * Over the whole graph of states:
+ * M8 to M10: scenario_heirs.c, scenario_notices.c. Over the whole graph of states:
  *   M7  nobody waits: from every state each lane alone, all others stopped, is done within a bounded number of its own steps
  */
 #include "scenario.h"
@@ -43,10 +46,10 @@
 
 #include "base/error.h"
 #include "core/shared.h"
-#include "core/shared_block.h"
 #include "explore.h"
+#include "scene.h"
 
-enum { NODE_SIZE = 8000, INNER = 2, FIRST_SLOT = 200, CHAIN_LIMIT = 16, SOLO_LIMIT = 2000 };
+enum { INNER = 2, CHAIN_LIMIT = 16, SOLO_LIMIT = 2000 };
 
 struct node {
     la_link next;
@@ -56,23 +59,19 @@ struct node {
     uint64_t producer, order;   /* in the queue: whose push it was, and which one of its pushes */
 };
 
-/* A block whose state word is followed. */
-struct watched {
-    struct block_ref ref;
-};
+const struct scenario *scene;
+struct watched watched[MAX_WATCHED];
+unsigned watched_count;
 
-static const struct scenario *scene;
 static struct la_heap *heap;
 static la_link *root;
 static struct la_mutex *mutex;
 static struct la_queue *queue;
 static struct la_bundle *bundle[LANES];
-static struct watched watched[MAX_WATCHED];
-static unsigned watched_count;
 
 /* ---- blocks ---- */
 
-static struct watched *watched_at(const void *block)
+struct watched *watched_at(const void *block)
 {
     for (unsigned i = 0; i < watched_count; i++)
         if (watched[i].ref.start == block)
@@ -80,12 +79,12 @@ static struct watched *watched_at(const void *block)
     return NULL;
 }
 
-static word_t word_now(const struct watched *w)
+word_t word_now(const struct watched *w)
 {
     return atomic_load_explicit(w->ref.word, memory_order_relaxed);
 }
 
-static enum word_state state_now(const struct watched *w)
+enum word_state state_now(const struct watched *w)
 {
     return word_state(word_now(w), w->ref.epoch);
 }
@@ -102,7 +101,7 @@ static void word_text(word_t w, unsigned epoch, char *text, size_t size)
     snprintf(text, size, "%s lane %u generation %u", state_name(word_state(w, epoch)), word_lane(w), word_generation(w));
 }
 
-static unsigned block_number(const void *block)
+unsigned block_number(const void *block)
 {
     const struct watched *w = watched_at(block);
 
@@ -130,15 +129,17 @@ static void watch_blocks(void)
 {
     watched_count = 0;
     for (uint32_t m = 0; m < heap->macro_count; m++)
-        for (unsigned s = 0; owner_state(atomic_load(&heap->macros[m].owner)) == OWNER_LANE && s < SLICES_PER_MACRO; s++)
+        for (unsigned s = 0; owner_state(atomic_load(&heap->macros[m].owner)) != OWNER_NONE && s < SLICES_PER_MACRO; s++)
             watch_page(m, s);
 }
 
 /* ---- the books ---- */
 
-static struct actor *me(int actor)
+unsigned lane_number(int actor)
 {
-    return &world.actor[actor];
+    const struct lane *lane = actor == machine_current ? heap_lane_if_any(heap) : me(actor)->lane;
+
+    return lane ? lane->number : 0;
 }
 
 static void *top(int actor)
@@ -146,7 +147,7 @@ static void *top(int actor)
     return me(actor)->hands ? me(actor)->hand[me(actor)->hands - 1] : NULL;
 }
 
-static void put_in_hand(int actor, void *block)
+void put_in_hand(int actor, void *block)
 {
     struct actor *a = me(actor);
 
@@ -154,6 +155,15 @@ static void put_in_hand(int actor, void *block)
         violate("scenario: more than %d blocks in the hands of %s", HANDS, actor_name(actor));
     else
         a->hand[a->hands++] = block;
+}
+
+void put_alone_in_hand(int actor, void *block)
+{
+    struct node *node = block;
+
+    node->inner[0] = node->inner[1] = NULL;
+    node->version = 0;
+    put_in_hand(actor, node);
 }
 
 static void *drop_from_hand(int actor)
@@ -446,6 +456,10 @@ static void do_lock(int actor)
 
 static void run_letter(int actor, char letter)
 {
+    unsigned hands = me(actor)->hands;
+
+    if (heir_run_letter(actor, letter) || notice_run_letter(actor, letter))
+        return;
     switch (letter) {
     case 'h': do_hold(actor); break;
     case 'p': do_push(actor); break;
@@ -461,15 +475,19 @@ static void run_letter(int actor, char letter)
     case 'P': do_queue_push(actor); break;
     case 'G': do_queue_pop(actor); break;
     case 'l': do_lock(actor); break;
+    case '.': machine_pause(); break;
     default: break;     /* + and * were done at the start */
     }
+    if (strchr("ptPG", letter) && me(actor)->hands != hands)
+        notice_operation_happened(actor);
 }
 
 /* ---- death and recovery ---- */
 
+/* And nobody has its certificate byte. */
 static bool slot_waits(unsigned lane)
 {
-    return world.actor[lane].state == ACTOR_DEAD &&
+    return world.actor[lane].state == ACTOR_DEAD && !world.recovered_by[lane] &&
            (uint32_t)atomic_load(&heap->processes[FIRST_SLOT + lane].state) != PROCESS_FREE;
 }
 
@@ -482,13 +500,18 @@ static bool somebody_waits(void)
 }
 
 /* Each with the certificate byte of its slot, which is the recoverer's until it is done or killed. */
-static void recover(void)
+static void recover(int actor)
 {
     for (unsigned i = 0; i < scene->lanes; i++)
         if (slot_waits(i)) {
             struct la_obituary obituary;
 
+            world.recovered_by[i] = (uint8_t)(actor + 1);
+            /* Else what the other one does would never be learnt. */
+            if (scene->recoverers_meet)
+                machine_pause();
             heap_recover_process(heap, FIRST_SLOT + i, &obituary);
+            world.recovered_by[i] = 0;
         }
 }
 
@@ -501,7 +524,7 @@ bool model_process_is_alive(struct la_heap *of, unsigned slot)
 static void program(int actor)
 {
     if (actor >= LANES) {
-        recover();
+        recover(actor);
         return;
     }
     for (const char *p = scene->program[actor]; *p; p++) {
@@ -523,8 +546,9 @@ static bool can_step(int actor)
         return false;
     if (actor < LANES)
         return (unsigned)actor < scene->lanes;
-    /* The second one only when the first was killed. */
-    return somebody_waits() && (actor == LANES || world.actor[actor - 1].state == ACTOR_DEAD);
+    /* The second one only when the first was killed, or is at work. */
+    return somebody_waits() && (actor == LANES || world.actor[actor - 1].state == ACTOR_DEAD ||
+                                (scene->recoverers_meet && world.actor[actor - 1].state == ACTOR_RUNNING));
 }
 
 static bool can_kill(int actor)
@@ -536,10 +560,16 @@ static bool can_kill(int actor)
 
 static void kill_actor(int actor)
 {
-    if (actor < LANES)
+    if (actor < LANES) {
         world.kills--;
-    else
-        world.recoverer_kills--;
+        machine_kill(actor);
+        heir_note_kill(actor);
+        return;
+    }
+    world.recoverer_kills--;
+    for (unsigned i = 0; i < LANES; i++)
+        if (world.recovered_by[i] == actor + 1)
+            world.recovered_by[i] = 0;
     machine_kill(actor);
 }
 
@@ -564,11 +594,13 @@ static bool may_change(int actor, word_t from, word_t to, unsigned epoch)
 {
     enum word_state old = word_state(from, epoch), new = word_state(to, epoch);
     unsigned moved = (word_generation(to) - word_generation(from)) & ((1u << WORD_GENERATION_BITS) - 1);
-    unsigned lane = word_lane(from), mine = actor < LANES ? me(actor)->lane->number : 0;
+    unsigned lane = word_lane(from), mine = actor < LANES ? lane_number(actor) : 0;
     bool same_lane = lane == word_lane(to);
 
     if (moved > 1)
         return false;
+    if (heir_may_change(actor, from, to, epoch))
+        return true;
     if (moved == 1)     /* freed or taken */
         return new == WORD_FREE ? old != WORD_FREE : new == WORD_HELD && (old == WORD_HEAP || old == WORD_IN_DOUBT);
     switch (old) {
@@ -587,8 +619,12 @@ static void check_word(int actor, const volatile void *at, uint32_t from, uint32
         const struct watched *w = &watched[i];
         char old[64], new[64];
 
-        if (at != (const volatile void *)w->ref.word || may_change(actor, from, to, w->ref.epoch))
+        if (at != (const volatile void *)w->ref.word)
             continue;
+        if (may_change(actor, from, to, w->ref.epoch)) {
+            heir_note_change(i, from, to);
+            continue;
+        }
         word_text(from, w->ref.epoch, old, sizeof(old));
         word_text(to, w->ref.epoch, new, sizeof(new));
         violate("%s changed b%u from %s to %s (M1)", actor_name(actor), i, old, new);
@@ -601,6 +637,7 @@ static void after_step(int actor)
 
     if (actor >= LANES && a->state == ACTOR_DONE && a->stores == 0)
         a->state = ACTOR_IDLE;
+    notice_check_step();
 }
 
 /* ---- M2: links ---- */
@@ -663,6 +700,7 @@ static void check_state(void)
 
 struct count {
     uint8_t listed[MAX_WATCHED], in_hand[MAX_WATCHED];
+    unsigned holder[MAX_WATCHED];   /* the number of the lane in whose hands it is */
     uint64_t ids;
     unsigned replaced;      /* blocks that a lane killed in a swap may have left without a link: theirs to lose */
 };
@@ -741,7 +779,9 @@ static void check_block(unsigned n, struct count *count)
 
     switch (state) {
     case WORD_FREE: fine = !count->listed[n] && !count->in_hand[n]; break;
-    case WORD_HELD: fine = !count->listed[n] && count->in_hand[n]; break;
+    case WORD_HELD:
+        fine = !count->listed[n] && (count->in_hand[n] ? word_lane(word_now(w)) == count->holder[n] : heir_has_left(w));
+        break;
     case WORD_IN_DOUBT: break;
     case WORD_HEAP: fine = count->listed[n] + count->in_hand[n] == 1; break;
     }
@@ -799,11 +839,27 @@ static void print_finding(void *user, const char *line)
 static void check_intents(void)
 {
     for (unsigned i = 0; i < scene->lanes; i++) {
-        uint32_t op = atomic_load(&heap->lane_table[me((int)i)->lane->number].op);
+        uint32_t op = atomic_load(&heap->lane_table[lane_number((int)i)].op);
 
         if (op != INTENT_NONE)
             violate("the intent %u of %s is left (M6)", op, actor_name((int)i));
     }
+}
+
+static void count_hands(struct count *count)
+{
+    for (int i = 0; i < (int)scene->lanes; i++)
+        for (unsigned h = 0; me(i)->state != ACTOR_DEAD && h < me(i)->hands && !violation[0]; h++) {
+            const struct node *node = me(i)->hand[h];
+
+            count_node(node, count->in_hand, "in a lane's hands");
+            if (violation[0])
+                return;
+            count->holder[block_number(node)] = lane_number(i);
+            for (unsigned n = 0; n < INNER; n++)
+                if (node->inner[n])
+                    count->holder[block_number(node->inner[n])] = lane_number(i);
+        }
 }
 
 static void check_end(void)
@@ -814,9 +870,7 @@ static void check_end(void)
     count_queue(&count);
     for (int i = 0; i < LANES; i++)
         count.replaced += me(i)->state == ACTOR_DEAD && me(i)->doing == DOING_SWAP;
-    for (unsigned i = 0; i < scene->lanes; i++)
-        for (unsigned h = 0; me((int)i)->state != ACTOR_DEAD && h < me((int)i)->hands; h++)
-            count_node(me((int)i)->hand[h], count.in_hand, "in a lane's hands");
+    count_hands(&count);
     for (unsigned n = 0; n < watched_count && !violation[0]; n++)
         check_block(n, &count);
     if (violation[0])
@@ -824,6 +878,8 @@ static void check_end(void)
     check_ids(count.ids);
     check_intents();
     check_version();
+    heir_check_end();
+    notice_check_end(count.ids);
     if (la_heap_fsck(heap, print_finding, NULL, NULL) != 0)
         violate("la_heap_fsck() failed (M6)");
     if (atomic_load(&heap->header->quarantined))
@@ -844,12 +900,13 @@ static bool name_lane_field(const char *at, char *text, size_t size)
         { offsetof(struct heap_lane, next_offset), "next_offset" }, { offsetof(struct heap_lane, generation), "generation" },
         { offsetof(struct heap_lane, other), "other" }, { offsetof(struct heap_lane, version), "version" },
         { offsetof(struct heap_lane, other_generation), "other_generation" }, { offsetof(struct heap_lane, happened), "happened" },
+        { offsetof(struct heap_lane, operation), "operation" },
     };
 
-    for (unsigned l = 0; l < scene->lanes; l++)
+    for (unsigned l = 1; l < heap_lanes(heap); l++)
         for (unsigned f = 0; f < sizeof(fields) / sizeof(*fields); f++)
-            if (at == (char *)&heap->lane_table[me((int)l)->lane->number] + fields[f].offset) {
-                snprintf(text, size, "%s.%s", actor_name((int)l), fields[f].name);
+            if (at == (char *)&heap->lane_table[l] + fields[f].offset) {
+                snprintf(text, size, "lane%u.%s", l, fields[f].name);
                 return true;
             }
     return false;
@@ -882,13 +939,13 @@ static void name_address(const volatile void *at, char *text, size_t size)
         snprintf(text, size, "root");
     else if (p == (char *)mutex)
         snprintf(text, size, "mutex");
-    else if (!name_lane_field(p, text, size) && !name_block(at, text, size))
+    else if (!name_lane_field(p, text, size) && !notice_name(p, text, size) && !name_block(at, text, size))
         snprintf(text, size, "heap+%#tx", p - heap->base);
 }
 
 /* ---- setting up ---- */
 
-static void use_lane(struct lane *lane)
+void use_lane(struct lane *lane)
 {
     la_tls_lanes[heap->index] = (struct thread_lane){ .lane = lane, .serial = lane ? heap->serial : 0 };
 }
@@ -917,9 +974,11 @@ static void make_lane(int actor)
 {
     const char *letters = scene->program[actor];
 
+    me(actor)->id = NO_ID;
+    if (strchr(letters, 'L'))
+        return;
     use_lane(NULL);
     me(actor)->lane = heap_lane(heap);
-    me(actor)->id = NO_ID;
     warm_up();
     for (; *letters; letters++) {
         if (*letters == '+')
@@ -942,7 +1001,7 @@ static void make_queue(void)
 static void make_list(void)
 {
     for (unsigned i = 0; i < scene->listed; i++) {
-        int owner = (int)(i % scene->lanes);
+        int owner = me((int)(i % scene->lanes))->lane ? (int)(i % scene->lanes) : 0;
 
         use_lane(me(owner)->lane);
         do_hold(owner);
@@ -956,10 +1015,15 @@ static void make_list(void)
 /* In the eyes of the library a process of its own. */
 static void detach_lane(int actor)
 {
-    unsigned slot = FIRST_SLOT + (unsigned)actor, number = me(actor)->lane->number;
+    unsigned slot = FIRST_SLOT + (unsigned)actor;
+    const struct lane *lane = me(actor)->lane;
 
+    me(actor)->slot = slot;
     atomic_store(&heap->processes[slot].state, 1ull << 32 | PROCESS_ATTACHED);
-    atomic_store(&heap->lane_table[number].owner, (uint64_t)me(actor)->lane->incarnation << 32 | (slot + 1));
+    atomic_store(&heap->processes[slot].pid, (int32_t)slot);
+    if (lane)
+        atomic_store(&heap->lane_table[lane->number].owner, (uint64_t)lane->incarnation << 32 | (slot + 1));
+    heir_begin(actor);
 }
 
 static void misused(void *user, const void *pointer, const char *text)
@@ -974,7 +1038,7 @@ static void set_up(void)
     char name[64];
 
     snprintf(name, sizeof(name), "model-%d", getpid());
-    if (la_heap_create(name, (size_t)8 << 20, 0, &heap) < 0) {
+    if (la_heap_create(name, (size_t)(scene->left ? 16 : 8) << 20, 0, &heap) < 0) {
         fprintf(stderr, "model: %s\n", la_last_error());
         exit(1);
     }
@@ -982,9 +1046,10 @@ static void set_up(void)
     la_misuse_set(LA_MISUSE_REPORT, misused, NULL);
     machine_name = name_address;
     machine_wrote = check_word;
-    machine_start(heap, scene->store_buffers);
+    machine_start(heap, scene->store_buffers, scene->recoverers_meet);
     if (la_heap_root(heap, "root", &root) < 0)
         abort();
+    heir_set_up();
     for (unsigned i = 0; i < scene->lanes; i++)
         make_lane((int)i);
     make_queue();
@@ -995,7 +1060,9 @@ static void set_up(void)
     use_lane(NULL);
     for (unsigned i = 0; i < scene->lanes; i++)
         detach_lane((int)i);
+    notice_set_up();
     watch_blocks();
+    heir_begin_books();
     world.kills = scene->kills;
     world.recoverer_kills = scene->recoverer_kills;
     machine_set_initial();
