@@ -13,8 +13,8 @@ void *shared_alloc(struct la_chain *chain, size_t size, size_t alignment);
 void *shared_alloc_fast(struct la_chain *chain, size_t size);
 
 /*
- * The usual case of freeing another lane's block: a small one that is HEAP. @page: what the region map has for it, page_is_shared(). false: not
- * that simple, nothing was done. A signal handler may call it at any time.
+ * The usual case of freeing another lane's block: a small one that is HEAP, or that the thread has taken. @page: what the region map has for it,
+ * page_is_shared(). false: not that simple, nothing was done. A signal handler may call it at any time.
  */
 bool shared_free_fast(const struct la_page *page, void *block);
 

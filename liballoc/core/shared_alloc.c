@@ -11,6 +11,7 @@
 #include "core/page.h"
 #include "core/pool.h"
 #include "core/shared_fast.h"
+#include "core/shared_macro.h"
 #include "core/shared_pool.h"
 #include "core/shared_run.h"
 #include "core/trail.h"
@@ -207,8 +208,9 @@ bool shared_free_fast(const struct la_page *page, void *block)
     meaning = w & WORD_MEANING_MASK;
     if (likely(meaning == word_make(0, ref.epoch, WORD_HEAP, 0)))
         return free_abroad(&ref, lane, false, w);
-    /* Taken before. */
-    return lane && meaning == word_make(0, ref.epoch, WORD_HELD, lane->number) && free_abroad(&ref, lane, true, w);
+    /* Taken before. What is ours altogether belongs into our bin. */
+    return lane && meaning == word_make(0, ref.epoch, WORD_HELD, lane->number) && !macro_is_of_lane(heap, ref.macro, lane->number) &&
+           free_abroad(&ref, lane, true, w);
 }
 
 bool shared_free(void *block, bool nested)
