@@ -19,8 +19,11 @@ static bool parse_number(const char *text, int base, uint32_t *ret)
     char *end;
     unsigned long n = strtoul(text, &end, base);
 
+    /* A word that is no number is tried as something else then, so *ret stays as it is. */
+    if (*text < '0' || *text > '9' || *end || n >= UINT32_MAX)
+        return false;
     *ret = (uint32_t)n;
-    return *text >= '0' && *text <= '9' && !*end && n < UINT32_MAX;
+    return true;
 }
 
 static bool parse_user(const char *name, uint32_t *ret)
