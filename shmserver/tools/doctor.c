@@ -213,10 +213,10 @@ static struct finding check_daemon(const struct shms *shms)
     int n = shms_connect(shms->socket, &client);
 
     if (n < 0)
-        return finding(LIMITED, "%.220s", la_last_error());
+        return finding(LIMITED, "%.220s", shms_last_error());
     n = shms_list(client, NULL, NULL);
     shms_disconnect(client);
-    return n < 0 ? finding(BAD, "%.220s", la_last_error()) : finding(GOOD, "it answers, and shows %d heaps", n);
+    return n < 0 ? finding(BAD, "%.220s", shms_last_error()) : finding(GOOD, "it answers, and shows %d heap%s", n, n == 1 ? "" : "s");
 }
 
 static void add_finding(struct table *table, const char *name, const struct finding *f)

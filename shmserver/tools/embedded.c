@@ -11,6 +11,8 @@
 
 #include <liballoc/error.h>
 
+#include "shms.h"
+
 enum { MAX_FOLDERS = 8 };
 
 /* Where they are, as la_heap_attach() looks for them: in /dev/shm, and wherever hugetlbfs is mounted. */
@@ -150,7 +152,7 @@ static int for_each_in(const char *folder, int (*visit)(void *user, const char *
         if (r >= 0)
             count += r;
         else
-            fprintf(stderr, "shms: %s/%s is left out: %s\n", folder, entries[i]->d_name, la_last_error());
+            fprintf(stderr, "shms: %s/%s is left out: %s\n", folder, entries[i]->d_name, shms_last_error());
         free(entries[i]);
     }
     free(entries);

@@ -1,6 +1,7 @@
 /*
  * events.c - shms obituary and shms watch: what happened lately, and what happens.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@ static const char *kind_name(unsigned kind)
 
 struct wanted {
     const char *heap;       /* NULL: all */
+    bool found;             /* something that is told of it */
     struct table *table;    /* of obituary */
     bool json;
     uint64_t last;          /* serial */
@@ -44,11 +46,12 @@ static void add_outcome(struct table *table, const struct shms_event *event)
 
 static void add_obituary(void *user, const struct shms_event *event)
 {
-    const struct wanted *wanted = user;
+    struct wanted *wanted = user;
     struct table *table = wanted->table;
 
     if (event->kind != SHMS_EVENT_DIED || (wanted->heap && strcmp(wanted->heap, event->heap) != 0))
         return;
+    wanted->found = true;
     table_row(table);
     table_time(table, "time", "TIME", event->time);
     table_text(table, "heap", "HEAP", event->heap);
@@ -63,11 +66,20 @@ static void add_obituary(void *user, const struct shms_event *event)
     table_number(table, "left_blocks", "LEFT", event->left_blocks);
 }
 
+/* There is such a heap, or there was one: who asks for another one would wait for nothing. */
+static bool is_known(const struct shms *shms, const struct wanted *wanted)
+{
+    struct shms_heap heap = { .struct_size = sizeof(heap) };
+    int r = wanted->heap && !wanted->found ? shms_heap_info(shms->client, wanted->heap, &heap) : 0;
+
+    return r != -ENOENT && r != -EACCES;
+}
+
 int command_obituary(const struct shms *shms)
 {
     struct wanted wanted = { .heap = shms->arg_count ? shms->args[0] : NULL, .table = table_begin(TABLE_ROWS, shms->json) };
 
-    if (shms_events(shms->client, 0, add_obituary, &wanted) < 0)
+    if (shms_events(shms->client, 0, add_obituary, &wanted) < 0 || !is_known(shms, &wanted))
         return shms_fail();
     table_end(wanted.table);
     return EXIT_SUCCESS;
@@ -117,6 +129,7 @@ static void follow(void *user, const struct shms_event *event)
     wanted->last = event->serial;
     if (wanted->heap && strcmp(wanted->heap, event->heap) != 0)
         return;
+    wanted->found = true;
     if (wanted->json)
         print_json(event);
     else
@@ -130,6 +143,9 @@ int command_watch(const struct shms *shms)
     struct wanted wanted = { .heap = shms->arg_count ? shms->args[0] : NULL, .json = shms->json };
 
     while (shms_events(shms->client, wanted.last, follow, &wanted) >= 0) {
+        if (!is_known(shms, &wanted))
+            return shms_fail();
+        wanted.found = true;        /* it may be removed from now on, and come again */
         if (fflush(stdout) == EOF)
             return EXIT_SUCCESS;
         nanosleep(&pause, NULL);

@@ -17,6 +17,7 @@
 #include "embedded.h"
 #include "shms.h"
 #include "table.h"
+#include "words.h"
 
 const char *argp_program_version = "shms (liballoc) " SHMS_VERSION;
 
@@ -60,9 +61,16 @@ int shms_leave(const struct shms *shms, struct la_heap *heap)
     return shms->embedded ? la_heap_detach(heap) : shms_heap_close(shms->client, heap);
 }
 
+const char *shms_last_error(void)
+{
+    static char sentence[WORDS_SIZE];
+
+    return words_translate(la_last_error(), sentence);
+}
+
 int shms_fail(void)
 {
-    fprintf(stderr, "shms: %s\n", la_last_error());
+    fprintf(stderr, "shms: %s\n", shms_last_error());
     return EXIT_REFUSED;
 }
 
@@ -149,7 +157,7 @@ static int command_create(const struct shms *shms)
         return EXIT_USAGE;
     }
     if (shms->huge && (!amount_parse(shms->huge, &page_size) || page_size == 0 || (shms->embedded && page_size != 2 << 20 && page_size != 1 << 30))) {
-        fprintf(stderr, "shms: \"%s\" is no size of huge pages: use 2M or 1G\n", shms->huge);
+        fprintf(stderr, "shms: \"%s\" is no size of huge pages%s: use 2M or 1G\n", shms->huge, shms->embedded ? " without a daemon" : "");
         return EXIT_USAGE;
     }
     if (create_heap(shms, shms->args[0], size, page_size) < 0)
@@ -325,31 +333,35 @@ static int command_fsck(const struct shms *shms)
 /* Of a daemon: it is connected to before; EITHER: unless --embedded is given. */
 enum needs { EITHER, DAEMON, NOTHING };
 
+/* Options that not every command has. */
+enum { OPTION_JSON = 1, OPTION_HUGE = 2, OPTION_KILL = 4, OPTION_QUARANTINE = 8 };
+
 static const struct command {
     const char *name;
     const char *arguments;
     int min_args, max_args;
     int (*run)(const struct shms *shms);
     enum needs needs;
+    unsigned options;
 } commands[] = {
-    { "ls", "", 0, 0, command_ls, EITHER },
-    { "info", "NAME", 1, 1, command_info, EITHER },
-    { "create", "NAME SIZE", 2, 2, command_create, EITHER },
-    { "rm", "NAME...", 1, 1 << 16, command_rm, EITHER },
-    { "clients", "[NAME]", 0, 1, command_clients, EITHER },
-    { "fsck", "NAME", 1, 1, command_fsck, EITHER },
-    { "acl", "NAME [MODE] [OWNER][:GROUP]", 1, 3, command_acl, DAEMON },
-    { "seal", "NAME", 1, 1, command_seal, DAEMON },
-    { "roots", "NAME", 1, 1, command_roots, EITHER },
-    { "who", "ADDRESS", 1, 1, command_who, EITHER },
-    { "kick", "PID", 1, 1, command_kick, DAEMON },
-    { "gc", "[NAME]", 0, 1, command_gc, EITHER },
-    { "obituary", "[NAME]", 0, 1, command_obituary, DAEMON },
-    { "metrics", "", 0, 0, command_metrics, DAEMON },
-    { "top", "", 0, 0, command_top, EITHER },
-    { "watch", "[NAME]", 0, 1, command_watch, DAEMON },
-    { "quota", "[USER [LIMIT=N...]]", 0, 7, command_quota, DAEMON },
-    { "doctor", "", 0, 0, command_doctor, NOTHING },
+    { "ls", "", 0, 0, command_ls, EITHER, OPTION_JSON },
+    { "info", "NAME", 1, 1, command_info, EITHER, OPTION_JSON },
+    { "create", "NAME SIZE", 2, 2, command_create, EITHER, OPTION_JSON | OPTION_HUGE },
+    { "rm", "NAME...", 1, 1 << 16, command_rm, EITHER, OPTION_JSON },
+    { "clients", "[NAME]", 0, 1, command_clients, EITHER, OPTION_JSON },
+    { "fsck", "NAME", 1, 1, command_fsck, EITHER, OPTION_JSON | OPTION_QUARANTINE },
+    { "acl", "NAME [MODE] [OWNER][:GROUP]", 1, 3, command_acl, DAEMON, OPTION_JSON },
+    { "seal", "NAME", 1, 1, command_seal, DAEMON, OPTION_JSON },
+    { "roots", "NAME", 1, 1, command_roots, EITHER, OPTION_JSON },
+    { "who", "ADDRESS", 1, 1, command_who, EITHER, OPTION_JSON },
+    { "kick", "PID", 1, 1, command_kick, DAEMON, OPTION_JSON | OPTION_KILL },
+    { "gc", "[NAME]", 0, 1, command_gc, EITHER, OPTION_JSON },
+    { "obituary", "[NAME]", 0, 1, command_obituary, DAEMON, OPTION_JSON },
+    { "metrics", "", 0, 0, command_metrics, DAEMON, 0 },
+    { "top", "", 0, 0, command_top, EITHER, 0 },
+    { "watch", "[NAME]", 0, 1, command_watch, DAEMON, OPTION_JSON },
+    { "quota", "[USER [LIMIT=N...]]", 0, 7, command_quota, DAEMON, OPTION_JSON },
+    { "doctor", "", 0, 0, command_doctor, NOTHING, OPTION_JSON },
 };
 
 /* ---- the command line ---- */
@@ -358,8 +370,8 @@ static const struct argp_option argp_options[] = {
     { "socket", 's', "PATH", 0, "The daemon's socket; default: $SHMSERVER_SOCKET, else $XDG_RUNTIME_DIR/shmserver.sock, then "
                                 "/run/shmserver/shmserver.sock", 0 },
     { "embedded", 'e', NULL, 0, "Act on this user's heaps without a daemon (in /dev/shm, or a hugetlbfs)", 0 },
-    { "json", 'j', NULL, 0, "Print JSON", 0 },
-    { "huge", 'H', "SIZE", 0, "With create: of huge pages of 2M or 1G", 0 },
+    { "json", 'j', NULL, 0, "Print JSON (all but top, and metrics, which prints OpenMetrics text)", 0 },
+    { "huge", 'H', "SIZE", 0, "With create: of huge pages of 2M or 1G, or, of a daemon, another size that the machine has", 0 },
     { "kill", 'k', NULL, 0, "With kick: end the process, not only its connections", 0 },
     { "quarantine", 'q', NULL, 0, "With fsck: let nobody allocate from a heap that is found broken", 0 },
     { 0 },
@@ -417,6 +429,23 @@ static const struct command *find_command(const struct shms *shms)
     return NULL;
 }
 
+/* An option that would change nothing was meant for something. */
+static bool check_options(const struct shms *shms, const struct command *command)
+{
+    if (shms->json && !(command->options & OPTION_JSON))
+        fprintf(stderr, "shms: %s has no JSON: %s\n", command->name,
+                strcmp(command->name, "metrics") == 0 ? "its text is OpenMetrics, which programs read as it is" : "use ls, clients or watch");
+    else if (shms->huge && !(command->options & OPTION_HUGE))
+        fprintf(stderr, "shms: --huge is for create, which says what pages a heap has\n");
+    else if (shms->kill && !(command->options & OPTION_KILL))
+        fprintf(stderr, "shms: --kill is for kick\n");
+    else if (shms->quarantine && !(command->options & OPTION_QUARANTINE))
+        fprintf(stderr, "shms: --quarantine is for fsck, which finds out whether a heap is broken\n");
+    else
+        return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options, .parser = parse_option,
@@ -431,7 +460,7 @@ int main(int argc, char **argv)
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&argp, argc, argv, 0, NULL, &shms);
     command = find_command(&shms);
-    if (!command)
+    if (!command || !check_options(&shms, command))
         return EXIT_USAGE;
     shms.args++;
     shms.arg_count--;

@@ -22,7 +22,9 @@ struct shms {
     int arg_count;
 };
 
-/* Print la_last_error(). Return: EXIT_REFUSED. */
+/* la_last_error(), with what a user of shms can do about it. Valid until the next call. */
+const char *shms_last_error(void);
+/* Print it. Return: EXIT_REFUSED. */
 int shms_fail(void);
 
 /* Of the daemon or embedded. Most attach for looking only: LA_HEAP_READ_ONLY; so a sealed heap, and one that may just be read, can be checked too. */
