@@ -454,6 +454,25 @@ static void refuse(struct wire_message *reply, const struct wire_header *request
     wire_put_text(reply, TLV_TEXT, la_last_error());
 }
 
+/* Also to the owner of the heap that it was about. Leaves no la_last_error(). */
+static void tell_refused(const struct call *call)
+{
+    const struct identity *id = &call->peer->id;
+    struct shms_event event = { .kind = SHMS_EVENT_REFUSED, .pid = id->pid, .uid = id->uid };
+    char name[LA_HEAP_NAME_MAX + 1] = "";
+    const struct segment *segment;
+
+    memcpy(event.command, id->command, sizeof(event.command));
+    snprintf(event.reason, sizeof(event.reason), "%s", la_last_error());
+    wire_get_text(call->request, TLV_NAME, name, sizeof(name));
+    /* It goes to terminals, and may be the name of no heap at all. */
+    for (char *c = name; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+    segment = registry_find(call->registry, name);
+    events_add(call->registry->events, &event, name, segment ? segment->acl.owner : id->uid);
+}
+
 int answer_request(struct peer *peer, struct wire_message *m, int received, int *fd)
 {
     const struct wire_header *header = &m->header;
@@ -468,10 +487,10 @@ int answer_request(struct peer *peer, struct wire_message *m, int received, int 
     unknown = wire_unknown_critical(m);
     r = unknown ? la_fail(-EOPNOTSUPP, "this shmserver (%s) does not know field %u, which the request depends on", SERVER_VERSION, unknown)
                 : handlers[header->type](&call);
-    if (r == -EACCES || r == -EPERM || r == -EDQUOT)
-        call_tell(&call, SHMS_EVENT_REFUSED, NULL);
     if (r < 0)
         refuse(&reply, header, r);
+    if (r == -EACCES || r == -EPERM || r == -EDQUOT)
+        tell_refused(&call);
     if (peer->version)
         reply.header.version = peer->version;
     memcpy(m, &reply, reply.header.length);

@@ -6,6 +6,7 @@
 #include <liballoc/error.h>
 
 #include "base/error.h"
+#include "shmserver/daemon/attached.h"
 #include "shmserver/daemon/call.h"
 #include "shmserver/daemon/committed.h"
 #include "shmserver/daemon/log.h"
@@ -176,23 +177,50 @@ int answer_events(struct call *call)
 
 /* ---- kicking ---- */
 
-static int kick(struct call *call, struct peer *peer, bool kill)
+/* With @kill: its end. That of its connection is the caller's. */
+static int kick(struct call *call, const struct identity *victim, bool kill)
 {
     const struct identity *id = &call->peer->id;
     int r = 0;
 
-    if (!acl_is_admin(id) && id->uid != peer->id.uid)
-        return la_fail(-EPERM, "process %d is user %u's: he, root and user %u may kick it", peer->id.pid, peer->id.uid, geteuid());
+    if (!acl_is_admin(id) && id->uid != victim->uid)
+        return la_fail(-EPERM, "process %d is user %u's: he, root and user %u may kick it", victim->pid, victim->uid, geteuid());
     if (kill)
-        r = peer_kill(peer);
+        r = identity_kill(victim);
     if (r < 0)
         return r;
-    log_write(LOG_INFO, "process %d (%s, user %u) is %s by process %d (%s, user %u)", peer->id.pid, peer->id.command, peer->id.uid,
+    log_write(LOG_INFO, "process %d (%s, user %u) is %s by process %d (%s, user %u)", victim->pid, victim->command, victim->uid,
               kill ? "killed" : "kicked", id->pid, id->command, id->uid);
-    events_add_deed(call->registry->events, SHMS_EVENT_KICKED, &peer->id, NULL, peer->id.uid);
-    la_fail(-ECONNABORTED, "this process was kicked by user %u: its heaps stay attached", id->uid);
+    events_add_deed(call->registry->events, SHMS_EVENT_KICKED, victim, NULL, victim->uid);
+    return 0;
+}
+
+static int kick_peer(struct call *call, struct peer *peer, bool kill)
+{
+    int r = kick(call, &peer->id, kill);
+
+    if (r < 0)
+        return r;
+    la_fail(-ECONNABORTED, "this process was kicked by user %u: its heaps stay attached", call->peer->id.uid);
     peer_send_away(peer, -ECONNABORTED);
     return 0;
+}
+
+/* One that has no connection to lose. */
+static int kick_attached(struct call *call, pid_t pid, bool kill)
+{
+    struct identity victim;
+    int r;
+
+    if (!kill)
+        return la_fail(-ESRCH, "process %d has no connection to this shmserver (`shms clients` shows a UID for who has); if it is attached, "
+                               "--kill ends it", pid);
+    r = attached_find(call->registry, pid, &victim);
+    if (r < 0)
+        return r;
+    r = kick(call, &victim, kill);
+    identity_deinit(&victim);
+    return r;
 }
 
 int answer_kick(struct call *call)
@@ -214,12 +242,12 @@ int answer_kick(struct call *call)
         next = node->next;
         if (peer->id.pid == (pid_t)pid) {
             found = true;
-            r = kick(call, peer, kill != 0);
+            r = kick_peer(call, peer, kill != 0);
         }
         if (r < 0)
             return r;
     }
-    return found ? 0 : la_fail(-ESRCH, "process %u has no connection to this shmserver: `shms clients` shows who has", pid);
+    return found ? 0 : kick_attached(call, (pid_t)pid, kill != 0);
 }
 
 /* ---- collecting ---- */

@@ -41,8 +41,11 @@ static void act(struct server *server, uid_t uid)
         next = node->next;
         if (peer->id.uid != uid || !can_commit(peer))
             continue;
-        if (server->over_committed == COMMITTED_KILL && peer_kill(peer) < 0)
+        if (server->over_committed == COMMITTED_KILL && identity_kill(&peer->id) < 0)
             log_write(LOG_WARNING, "process %d goes on: it cannot be killed", peer->id.pid);
+        else
+            log_write(LOG_WARNING, "process %d (%s, user %u) is %s for that", peer->id.pid, peer->id.command, uid,
+                      server->over_committed == COMMITTED_KILL ? "killed" : "kicked");
         events_add_deed(&server->events, SHMS_EVENT_KICKED, &peer->id, NULL, uid);
         la_fail(-ECONNABORTED, "the heaps of user %u have more memory than they may: remove some", uid);
         peer_send_away(peer, -ECONNABORTED);

@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -63,6 +65,31 @@ int identity_read(int socket, struct identity *ret)
     *ret = (struct identity){ .pid = peer.pid, .uid = peer.uid, .gid = peer.gid, .is_certain = user_id_is_certain(peer.uid),
                               .pidfd = open_pidfd(socket, peer.pid) };
     read_command(ret);
+    return 0;
+}
+
+int identity_of(pid_t pid, struct identity *ret)
+{
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    char path[32];
+    struct stat st;
+
+    snprintf(path, sizeof(path), "/proc/%d", pid);
+    if (pidfd < 0 || stat(path, &st) < 0) {
+        close_fd(&pidfd);
+        return la_fail(-ESRCH, "there is no process %d here", pid);
+    }
+    *ret = (struct identity){ .pid = pid, .uid = st.st_uid, .gid = (gid_t)-1, .is_certain = user_id_is_certain(st.st_uid), .pidfd = pidfd };
+    read_command(ret);
+    return 0;
+}
+
+int identity_kill(const struct identity *id)
+{
+    if (id->pidfd < 0)
+        return la_fail(-ESRCH, "process %d is not known well enough to be killed", id->pid);
+    if (syscall(SYS_pidfd_send_signal, id->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return la_fail(-errno, "shmserver, which is user %u, cannot kill process %d of user %u (errno %d)", geteuid(), id->pid, id->uid, errno);
     return 0;
 }
 

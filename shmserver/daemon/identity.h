@@ -19,7 +19,12 @@ struct identity {
 
 /* Return: 0 or a negative errno. Ended by identity_deinit(). */
 int identity_read(int socket, struct identity *ret);
+/* Of a process that we see under this number; its group is left out. Return: 0, -ESRCH. */
+int identity_of(pid_t pid, struct identity *ret);
 void identity_deinit(struct identity *id);
+
+/* End the process by SIGKILL; by its pidfd, so that nobody else is hit who has got its number meanwhile. Return: 0, -ESRCH, -EPERM. */
+int identity_kill(const struct identity *id);
 
 /* The process had @group, as its primary group or another one, when it connected. Never true of the number that stands for all unmapped groups. */
 bool identity_has_group(int socket, const struct identity *id, gid_t group);

@@ -61,7 +61,16 @@ static const struct argp_option argp_options[] = {
 /* The second one: the names of their files, handed from daemon to daemon, fit into one variable of the environment. */
 enum { MAX_COUNT = 1 << 20, MAX_HEAPS_TOTAL = 4096 };
 
-static unsigned parse_count(struct argp_state *state, const char *text, unsigned max)
+static const char *option_name(int key)
+{
+    const struct argp_option *option = argp_options;
+
+    while (option->key != key)
+        option++;
+    return option->name;
+}
+
+static unsigned parse_count(struct argp_state *state, int key, const char *text, unsigned max)
 {
     char *end;
     unsigned long n;
@@ -69,11 +78,11 @@ static unsigned parse_count(struct argp_state *state, const char *text, unsigned
     errno = 0;
     n = strtoul(text, &end, 10);
     if (errno || *end || end == text || *text == '-' || n == 0 || n > max)
-        argp_error(state, "\"%s\" is no number from 1 to %u", text, max);
+        argp_error(state, "--%s: \"%s\" is no number from 1 to %u", option_name(key), text, max);
     return (unsigned)n;
 }
 
-static uint64_t parse_bytes(struct argp_state *state, const char *text)
+static uint64_t parse_bytes(struct argp_state *state, int key, const char *text)
 {
     static const char units[] = "KMGT";
     char *end;
@@ -89,7 +98,7 @@ static uint64_t parse_bytes(struct argp_state *state, const char *text)
         end++;
     }
     if (errno || *end || end == text || *text == '-' || n == 0 || n > UINT64_MAX >> shift)
-        argp_error(state, "\"%s\" is no size such as 512M, 64G or 1T", text);
+        argp_error(state, "--%s: \"%s\" is no size such as 512M, 64G or 1T", option_name(key), text);
     return (uint64_t)n << shift;
 }
 
@@ -100,7 +109,7 @@ static enum committed_policy parse_policy(struct argp_state *state, const char *
     for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
         if (strcmp(text, words[i]) == 0)
             return (enum committed_policy)i;
-    argp_error(state, "\"%s\" is none of tell, kick, kill", text);
+    argp_error(state, "--%s: \"%s\" is none of tell, kick, kill", option_name(OPTION_OVER), text);
     return COMMITTED_TELL;
 }
 
@@ -113,7 +122,7 @@ static gid_t parse_group(struct argp_state *state, const char *text)
     if (group)
         return group->gr_gid;
     if (*text < '0' || *text > '9' || *end || id >= UINT32_MAX)
-        argp_error(state, "there is no group \"%s\"", text);
+        argp_error(state, "--%s: there is no group \"%s\"", option_name(OPTION_GROUP), text);
     return (gid_t)id;
 }
 
@@ -138,31 +147,31 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         options->server.access = (struct access){ .by_group = true, .group = parse_group(state, arg) };
         break;
     case OPTION_CLIENTS:
-        options->server.limits.clients = parse_count(state, arg, MAX_COUNT);
+        options->server.limits.clients = parse_count(state, key, arg, MAX_COUNT);
         break;
     case OPTION_CLIENTS_TOTAL:
-        options->server.max_peers = parse_count(state, arg, MAX_COUNT);
+        options->server.max_peers = parse_count(state, key, arg, MAX_COUNT);
         break;
     case OPTION_HEAPS:
-        options->server.limits.heaps = parse_count(state, arg, MAX_COUNT);
+        options->server.limits.heaps = parse_count(state, key, arg, MAX_COUNT);
         break;
     case OPTION_HEAPS_TOTAL:
-        options->server.max_segments = parse_count(state, arg, MAX_HEAPS_TOTAL);
+        options->server.max_segments = parse_count(state, key, arg, MAX_HEAPS_TOTAL);
         break;
     case OPTION_BYTES:
-        options->server.limits.bytes = parse_bytes(state, arg);
+        options->server.limits.bytes = parse_bytes(state, key, arg);
         break;
     case OPTION_HUGE:
-        options->server.limits.huge = strcmp(arg, "0") == 0 ? 0 : parse_bytes(state, arg);
+        options->server.limits.huge = strcmp(arg, "0") == 0 ? 0 : parse_bytes(state, key, arg);
         break;
     case OPTION_COMMITTED:
-        options->server.limits.committed = parse_bytes(state, arg);
+        options->server.limits.committed = parse_bytes(state, key, arg);
         break;
     case OPTION_OVER:
         options->server.over_committed = parse_policy(state, arg);
         break;
     case OPTION_REQUESTS:
-        options->server.limits.requests = parse_count(state, arg, MAX_COUNT);
+        options->server.limits.requests = parse_count(state, key, arg, MAX_COUNT);
         break;
     case OPTION_KEEPER:
         options->keeper = KEEPER_YES;
@@ -171,7 +180,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         options->keeper = KEEPER_NO;
         break;
     case OPTION_KEPT_BY:
-        options->kept_by = (pid_t)parse_count(state, arg, INT32_MAX);
+        options->kept_by = (pid_t)parse_count(state, key, arg, INT32_MAX);
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "what is \"%s\"? shmserver takes options only", arg);

@@ -2,10 +2,8 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -200,16 +198,6 @@ void peer_send_away(struct peer *peer, int status)
 {
     answer_end(peer, status);
     peer_destroy(peer);
-}
-
-int peer_kill(const struct peer *peer)
-{
-    if (peer->id.pidfd < 0)
-        return la_fail(-ESRCH, "process %d is not known well enough to be killed", peer->id.pid);
-    if (syscall(SYS_pidfd_send_signal, peer->id.pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
-        return la_fail(-errno, "shmserver, which is user %u, cannot kill process %d of user %u (errno %d)", geteuid(), peer->id.pid, peer->id.uid,
-                       errno);
-    return 0;
 }
 
 /* When this peer needs us next, 0: not by the clock. It may be gone afterwards. */

@@ -37,9 +37,6 @@ void peer_destroy(struct peer *peer);
 /* The same, but it is told why (la_last_error()), so that its library does not connect again. */
 void peer_send_away(struct peer *peer, int status);
 
-/* End its process by SIGKILL; by its pidfd, so that nobody else is hit who has got its number meanwhile. Return: 0, -ESRCH, -EPERM. */
-int peer_kill(const struct peer *peer);
-
 /* Drop those that have not said hello in time, go on with those that had to wait. Return: ms until the next one is due, -1: none. */
 int peer_check_times(struct server *server, uint64_t now);
 

@@ -1,5 +1,6 @@
 #include "shmserver/daemon/reaper.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 
@@ -15,6 +16,17 @@ static bool was_a_daemon(const struct la_obituary *dead)
     return dead->blocks == 0 && dead->lanes == 0 && strncmp(dead->command, name, sizeof(name)) == 0;
 }
 
+static void log_obituary(const struct segment *segment, const struct la_obituary *dead)
+{
+    char left[128] = "";
+
+    if (dead->heir[0])
+        snprintf(left, sizeof(left), ", left %lu (%lu bytes) to %s", (unsigned long)dead->left_blocks, (unsigned long)dead->left_bytes, dead->heir);
+    log_write(LOG_INFO, "heap %s: process %d (%.15s) died; freed %lu %s of %lu bytes that it held%s, finished %u and undid %u of its steps",
+              segment->name, dead->pid, dead->command, (unsigned long)dead->blocks, dead->blocks == 1 ? "block" : "blocks", (unsigned long)dead->bytes,
+              left, dead->published, dead->undone);
+}
+
 static void write_obituary(void *user, const struct la_obituary *dead)
 {
     const struct segment *segment = user;
@@ -28,9 +40,7 @@ static void write_obituary(void *user, const struct la_obituary *dead)
         return;
     if (segment->registry->events)
         events_add(segment->registry->events, &event, segment->name, segment->acl.owner);
-
-    log_write(LOG_INFO, "heap %s: process %d (%.15s) died; freed %lu blocks of %lu bytes that it held, finished %u and undid %u of its steps",
-              segment->name, dead->pid, dead->command, (unsigned long)dead->blocks, (unsigned long)dead->bytes, dead->published, dead->undone);
+    log_obituary(segment, dead);
 }
 
 static int recover(struct segment *segment)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <liballoc/error.h>
+#include <liballoc/vspace.h>
 
 #include "base/error.h"
 #include "base/user_ids.h"
@@ -214,6 +215,15 @@ static int restore(struct server *server, struct named_fds *inherited)
     return MIN(r, 0);
 }
 
+/* Else it would be told to whoever wants a heap only. */
+static int check_addresses(void)
+{
+    uintptr_t base;
+    size_t size;
+
+    return la_vspace_arena(&base, &size);
+}
+
 /* Strangers would look like ourselves, who may do everything. */
 static int check_own_user(void)
 {
@@ -243,6 +253,8 @@ int server_init(struct server *server, const struct server_options *options, str
     r = loop_init(&server->loop);
     if (r == 0)
         r = check_own_user();
+    if (r == 0)
+        r = check_addresses();
     if (r == 0)
         r = watch_signals(server);
     if (r == 0)

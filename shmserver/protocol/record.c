@@ -6,7 +6,7 @@ _Static_assert(sizeof(struct shms_heap) == 8 * 9 + 4 * 6 + 64 + 4 * 4 + 8, "no p
 _Static_assert(sizeof(struct shms_process) == 8 + 4 * 4 + 16 + 64, "no padding: the struct is part of the protocol");
 
 _Static_assert(sizeof(struct shms_quota) == 8 * 9 + 4 * 6, "no padding: the struct is part of the protocol");
-_Static_assert(sizeof(struct shms_event) == 8 * 5 + 4 * 6 + 16 + 64 + 8 * 3 + 64, "no padding: the struct is part of the protocol");
+_Static_assert(sizeof(struct shms_event) == 8 * 5 + 4 * 6 + 16 + 64 + 8 * 3 + 64 + 160, "no padding: the struct is part of the protocol");
 
 /* Sizes in the version of the protocol that they came with: every peer has at least these. */
 enum { HEAP_SIZE_1 = 160, PROCESS_SIZE_1 = 104, QUOTA_SIZE_2 = 72, EVENT_SIZE_2 = 144 };
@@ -74,6 +74,7 @@ bool record_get_event(const struct wire_tlv *tlv, struct shms_event *ret)
     ret->command[sizeof(ret->command) - 1] = '\0';
     ret->heap[sizeof(ret->heap) - 1] = '\0';
     ret->heir[sizeof(ret->heir) - 1] = '\0';
+    ret->reason[sizeof(ret->reason) - 1] = '\0';
     return true;
 }
 

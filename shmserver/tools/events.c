@@ -34,14 +34,16 @@ struct wanted {
     uint64_t last;          /* serial */
 };
 
-/* "17" or "not 17"; "-": it had given its operations no numbers. */
+/* Of who had given his operations no numbers nothing is known. */
 static void add_outcome(struct table *table, const struct shms_event *event)
 {
-    char text[32] = "-";
-
-    if (event->operation)
-        snprintf(text, sizeof(text), "%s%" PRIu64, event->happened ? "" : "not ", event->operation);
-    table_text(table, "happened", "HAPPENED", text);
+    if (event->operation) {
+        table_number(table, "operation", "OPERATION", event->operation);
+        table_truth(table, "happened", "HAPPENED", event->happened);
+    } else {
+        table_unknown(table, "operation", "OPERATION");
+        table_unknown(table, "happened", "HAPPENED");
+    }
 }
 
 static void add_obituary(void *user, const struct shms_event *event)
@@ -64,6 +66,7 @@ static void add_obituary(void *user, const struct shms_event *event)
     add_outcome(table, event);
     table_text(table, "heir", "HEIR", event->heir);
     table_number(table, "left_blocks", "LEFT", event->left_blocks);
+    table_bytes(table, "left_bytes", "LEFT BYTES", event->left_bytes);
 }
 
 /* There is such a heap, or there was one: who asks for another one would wait for nothing. */
@@ -100,6 +103,7 @@ static void print_json(const struct shms_event *event)
     json_object_object_add(object, "command", json_object_new_string(event->command));
     json_object_object_add(object, "blocks", json_object_new_uint64(event->blocks));
     json_object_object_add(object, "bytes", json_object_new_uint64(event->bytes));
+    json_object_object_add(object, "reason", json_object_new_string(event->reason));
     puts(json_object_to_json_string_ext(object, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(object);
 }
@@ -116,9 +120,16 @@ static void print_line(const struct shms_event *event)
         printf("%s  %-8s  user %u has %s, more than he may\n", when, kind_name(event->kind), event->uid, amount_print(event->bytes, bytes));
         return;
     }
+    if (event->kind == SHMS_EVENT_REFUSED) {
+        printf("%s  %-8s  %s%sprocess %d (%s)%s%s\n", when, kind_name(event->kind), event->heap, event->heap[0] ? " to " : "", event->pid, event->command,
+               event->reason[0] ? ": " : "", event->reason);
+        return;
+    }
     printf("%s  %-8s  %s%sprocess %d (%s)", when, kind_name(event->kind), event->heap, event->heap[0] ? " by " : "", event->pid, event->command);
     if (event->kind == SHMS_EVENT_DIED)
-        printf(", freed %" PRIu64 " blocks of %s", event->blocks, amount_print(event->bytes, bytes));
+        printf(", freed %" PRIu64 " block%s of %s", event->blocks, event->blocks == 1 ? "" : "s", amount_print(event->bytes, bytes));
+    if (event->kind == SHMS_EVENT_DIED && event->heir[0])
+        printf(", left %" PRIu64 " of %s to %s", event->left_blocks, amount_print(event->left_bytes, bytes), event->heir);
     putchar('\n');
 }
 
@@ -129,7 +140,7 @@ static void follow(void *user, const struct shms_event *event)
     wanted->last = event->serial;
     if (wanted->heap && strcmp(wanted->heap, event->heap) != 0)
         return;
-    wanted->found = true;
+    wanted->found |= event->kind != SHMS_EVENT_REFUSED;     /* that one may be about a heap that was never there */
     if (wanted->json)
         print_json(event);
     else

@@ -35,6 +35,23 @@ static struct shms_client *start_for_nobody(struct daemon *d)
     return connect_or_fail();
 }
 
+static bool tool_says(const char *arguments, const char *expected)
+{
+    char command[256], text[4096];
+    FILE *output;
+    size_t n;
+
+    snprintf(command, sizeof(command), "%s %s 2>&1", getenv("SHMS"), arguments);
+    output = popen(command, "r");
+    assert_non_null(output);
+    n = fread(text, 1, sizeof(text) - 1, output);
+    text[n] = '\0';
+    pclose(output);
+    if (!strstr(text, expected))
+        print_error("shms %s: no \"%s\" in: %s\n", arguments, expected, text);
+    return strstr(text, expected) != NULL;
+}
+
 /* ---- limits ---- */
 
 static int heaps_are_limited(const struct daemon *d)
@@ -54,11 +71,18 @@ static int heaps_are_limited(const struct daemon *d)
            quota.committed > 0 && quota.committed < quota.bytes && quota.refused == 1 && quota.clients == 1 ? 0 : 3;
 }
 
+static void note_refused(void *user, const struct shms_event *event)
+{
+    if (event->kind == SHMS_EVENT_REFUSED && event->heap[0])
+        *(struct shms_event *)user = *event;
+}
+
 static void limits_of_a_user_are_set_at_run_time(void **state)
 {
     struct daemon *d = *state;
     struct shms_client *client;
     struct shms_quota quota = change(), after;
+    struct shms_event refused = { 0 };
 
     if (geteuid() != 0)
         skip();
@@ -67,6 +91,10 @@ static void limits_of_a_user_are_set_at_run_time(void **state)
     assert_int_equal(shms_quota_set(client, &quota), 0);
     assert_int_equal(as_nobody(heaps_are_limited, d), 0);
     after = quota_of_nobody(client);
+    assert_true(shms_events(client, 0, note_refused, &refused) > 0);
+    assert_int_equal(refused.uid, NOBODY);
+    assert_string_equal(refused.heap, "second");
+    assert_non_null(strstr(refused.reason, "has 1 heaps, which is the limit"));
     assert_int_equal(after.max_heaps, 1);
     assert_true(after.max_bytes == (uint64_t)1 << 40);
     quota.struct_size = 8;
@@ -386,6 +414,7 @@ static void memory_above_the_limit_costs_connection_or_life_by_policy(void **sta
     struct shms_client *client;
     struct la_heap *heap;
     struct child child;
+    char deed[128];
 
     for (int kill = 0; kill < 2; kill++) {
         assert_true(daemon_try_start(d, "--max-committed=8M", kill ? "--over-committed=kill" : "--over-committed=kick"));
@@ -393,6 +422,8 @@ static void memory_above_the_limit_costs_connection_or_life_by_policy(void **sta
         child = child_start(commit_and_stay, kill ? NULL : client);
         assert_int_equal(child_end(&child, 0), kill ? -SIGKILL : 0);
         assert_true(committed_is_told(client));
+        snprintf(deed, sizeof(deed), "process %d (shmserver_admin, user %u) is %s for that", child.pid, geteuid(), kill ? "killed" : "kicked");
+        assert_true(daemon_said(d, deed));
         /* Who had nothing to do with it still talks to the daemon, but gets no more. */
         assert_int_equal(shms_heap_open(client, "large", 0, 0, &heap), -EDQUOT);
         assert_int_equal(shms_heap_create(client, "next", 8 << 20), -EDQUOT);
@@ -445,6 +476,81 @@ static void hold_and_stay(int said, void *arg)
             _exit(1);
     child_say(said);
     child_stay();
+}
+
+static void stay_without_a_connection(int said, void *arg)
+{
+    struct shms_client *client = connect_or_fail();
+
+    open_or_fail(client, arg, 64 << 20);
+    shms_disconnect(client);
+    child_say(said);
+    child_stay();
+}
+
+static void attached_process_without_a_connection_can_be_killed(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct child victim;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    victim = child_start(stay_without_a_connection, "lonely");
+    assert_int_equal(shms_kick(client, victim.pid, false), -ESRCH);
+    assert_non_null(strstr(la_last_error(), "--kill ends it"));
+    assert_int_equal(shms_kick(client, 1, true), -ESRCH);
+    /* It has the heap mapped, too, but is none of those. */
+    assert_int_equal(shms_kick(client, d->pid, true), -ESRCH);
+    assert_int_equal(shms_kick(client, victim.pid, true), 0);
+    assert_int_equal(child_end(&victim, 0), -SIGKILL);
+    shms_disconnect(client);
+}
+
+static void stay_elsewhere(int said, void *arg)
+{
+    (void)arg;
+    child_say(said);
+    child_stay();
+}
+
+static void take_the_number_of(int said, void *arg)
+{
+    struct la_heap *heap = open_or_fail(connect_or_fail(), "forged", 64 << 20);
+    const int32_t mine = getpid(), other = *(const pid_t *)arg;
+    struct la_heap_info info = { .struct_size = sizeof(info) };
+    char *bytes;
+
+    if (la_heap_info(heap, &info) < 0)
+        _exit(1);
+    bytes = (char *)(uintptr_t)info.address;
+    /* Its place in the table is in the first pages, whose format is nobody's business here. */
+    for (size_t at = 0; at < 1 << 20; at += sizeof(mine))
+        if (memcmp(bytes + at, &mine, sizeof(mine)) == 0)
+            memcpy(bytes + at, &other, sizeof(other));
+    child_say(said);
+    child_stay();
+}
+
+static void number_in_a_forged_table_harms_nobody(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct child forger, innocent;
+    char number[32];
+
+    daemon_start(d);
+    client = connect_or_fail();
+    innocent = child_start(stay_elsewhere, NULL);
+    forger = child_start(take_the_number_of, &innocent.pid);
+    snprintf(number, sizeof(number), "\"pid\": %d,", innocent.pid);
+    assert_true(tool_says("clients forged --json", number));
+    assert_int_equal(shms_kick(client, innocent.pid, true), -EPERM);
+    assert_non_null(strstr(la_last_error(), "cannot see whether it is the one"));
+    assert_int_equal(kill(innocent.pid, 0), 0);
+    assert_int_equal(child_end(&innocent, SIGTERM), -SIGTERM);
+    assert_int_equal(child_end(&forger, SIGKILL), -SIGKILL);
+    shms_disconnect(client);
 }
 
 static void kicked_process_loses_its_connection_or_its_life(void **state)
@@ -564,6 +670,11 @@ static void obituary_says_what_has_happened_and_what_is_left_to_whom(void **stat
     assert_int_equal(seen.died.left_blocks, 1);
     assert_true(seen.died.left_bytes >= 1000);
     assert_string_equal(seen.died.heir, "son");
+    assert_true(daemon_said(d, "freed 0 blocks of 0 bytes that it held, left 1 (1024 bytes) to son, "));
+    assert_true(tool_says("obituary left", "OPERATION"));
+    assert_true(tool_says("obituary left --json", "\"operation\": 17,"));
+    assert_true(tool_says("obituary left --json", "\"happened\": true,"));
+    assert_true(tool_says("obituary left --json", "\"left_bytes\": 1024"));
     shms_disconnect(client);
 }
 
@@ -719,23 +830,6 @@ static void metrics_are_not_for_everybody(void **state)
 
 /* ---- the tool, on a heap with something in it ---- */
 
-static bool tool_says(const char *arguments, const char *expected)
-{
-    char command[256], text[4096];
-    FILE *output;
-    size_t n;
-
-    snprintf(command, sizeof(command), "%s %s 2>&1", getenv("SHMS"), arguments);
-    output = popen(command, "r");
-    assert_non_null(output);
-    n = fread(text, 1, sizeof(text) - 1, output);
-    text[n] = '\0';
-    pclose(output);
-    if (!strstr(text, expected))
-        print_error("shms %s: no \"%s\" in: %s\n", arguments, expected, text);
-    return strstr(text, expected) != NULL;
-}
-
 static void tool_names_roots_and_the_block_around_an_address(void **state)
 {
     struct daemon *d = *state;
@@ -781,6 +875,8 @@ int main(void)
         without_daemon(sealed_heap_is_read_by_all_and_written_by_nobody),
         without_daemon(memory_above_the_limit_is_told),
         without_daemon(memory_above_the_limit_costs_connection_or_life_by_policy),
+        without_daemon(attached_process_without_a_connection_can_be_killed),
+        without_daemon(number_in_a_forged_table_harms_nobody),
         without_daemon(kicked_process_loses_its_connection_or_its_life),
         without_daemon(who_looks_after_it_must_have_the_right),
         without_daemon(obituary_says_who_died_and_what_it_held),

@@ -346,9 +346,25 @@ static void wrong_options_are_refused(void **state)
     assert_false(daemon_try_start(d, "--max-heaps", "none"));
     assert_false(daemon_try_start(d, "--max-bytes", "12Q"));
     assert_false(daemon_try_start(d, "--allow-group", "no-such-group"));
-    assert_true(daemon_said(d, "no number"));
-    assert_true(daemon_said(d, "no size"));
-    assert_true(daemon_said(d, "no group"));
+    assert_false(daemon_try_start(d, "--max-huge=1X", "--over-committed=sigh"));
+    assert_false(daemon_try_start(d, "--over-committed=sigh", NULL));
+    assert_true(daemon_said(d, "--max-heaps: \"none\" is no number"));
+    assert_true(daemon_said(d, "--max-bytes: \"12Q\" is no size"));
+    assert_true(daemon_said(d, "--max-huge: \"1X\" is no size"));
+    assert_true(daemon_said(d, "--allow-group: there is no group"));
+    assert_true(daemon_said(d, "--over-committed: \"sigh\" is none of"));
+}
+
+static void range_of_addresses_that_is_none_is_refused_at_the_start(void **state)
+{
+    struct daemon *d = *state;
+
+    setenv("LIBALLOC_VSPACE", "foo", 1);
+    assert_false(daemon_try_start(d, NULL, NULL));
+    assert_false(daemon_try_start(d, "--keeper", NULL));
+    unsetenv("LIBALLOC_VSPACE");
+    assert_true(daemon_said(d, "error: LIBALLOC_VSPACE=foo: say wide or narrow"));
+    assert_int_not_equal(access(d->socket, F_OK), 0);
 }
 
 static void limits_on_heaps_hold(void **state)
@@ -478,6 +494,7 @@ int main(void)
         without_daemon(heap_is_its_owners_until_he_opens_it),
         without_daemon(daemon_of_an_older_protocol_is_not_asked_what_it_does_not_know),
         without_daemon(wrong_options_are_refused),
+        without_daemon(range_of_addresses_that_is_none_is_refused_at_the_start),
         without_daemon(limits_on_heaps_hold),
         without_daemon(socket_of_a_service_manager_is_used_and_kept),
         without_daemon(service_manager_may_hand_over_the_metrics_socket_too),

@@ -34,6 +34,30 @@ static void other_end_is_who_the_kernel_says(void **state)
     assert_true(identity_read(-1, &id) < 0);
 }
 
+static void process_is_found_by_its_number_and_ended(void **state)
+{
+    struct identity id;
+    int status;
+    pid_t pid = fork();
+
+    (void)state;
+    if (pid == 0)
+        for (;;)
+            pause();
+    assert_int_equal(identity_of(pid, &id), 0);
+    assert_int_equal(id.pid, pid);
+    assert_int_equal(id.uid, geteuid());
+    assert_string_equal(id.command, "identity_test");
+    assert_int_equal(identity_kill(&id), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    /* It is dead, as was wanted. */
+    assert_int_equal(identity_kill(&id), 0);
+    identity_deinit(&id);
+    assert_int_equal(identity_of(pid, &id), -ESRCH);
+    assert_int_equal(identity_kill(&id), -ESRCH);
+}
+
 static void own_user_comes_in_and_groups_count(void **state)
 {
     struct access nobody = { .by_group = false }, group = { .by_group = true, .group = getegid() };
@@ -95,6 +119,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_end_is_who_the_kernel_says),
+        cmocka_unit_test(process_is_found_by_its_number_and_ended),
         cmocka_unit_test(own_user_comes_in_and_groups_count),
         cmocka_unit_test(who_is_not_mapped_is_neither_ourselves_nor_a_member),
     };

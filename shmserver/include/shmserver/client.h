@@ -222,7 +222,7 @@ enum shms_event_kind {
     SHMS_EVENT_SEALED = 3,
     SHMS_EVENT_ACL = 4,         /* who may use it has changed */
     SHMS_EVENT_ATTACHED = 5,
-    SHMS_EVENT_REFUSED = 6,     /* a request, for want of rights or for a limit */
+    SHMS_EVENT_REFUSED = 6,     /* a request, for want of rights or for a limit; heap: if it was about one */
     SHMS_EVENT_DIED = 7,        /* a process that was attached: its obituary; pid as it saw itself, uid unknown */
     SHMS_EVENT_KICKED = 8,      /* a process */
     SHMS_EVENT_COMMITTED = 9,   /* the heaps of user uid have more memory than max_committed: bytes */
@@ -244,6 +244,7 @@ struct shms_event {
     uint64_t operation;         /* DIED: la_heap_operation() of one of its threads; 0: it had none */
     uint64_t left_blocks, left_bytes;   /* DIED: held by it, and left to its heir */
     char heir[LA_HEAP_NAME_MAX + 1];    /* DIED: la_heap_set_heir(); "": it had none */
+    char reason[160];           /* REFUSED: the sentence that the process was told */
 };
 
 /**
@@ -259,10 +260,11 @@ LA_API int shms_events(struct shms_client *client, uint64_t after, void (*each)(
 /**
  * shms_kick() - end the connections of a process
  * @pid:  as the daemon sees it
- * @kill: end the process as well, by SIGKILL. Else it stays attached: memory that is mapped cannot be called back. Its library does not
- *        connect again; the process may
+ * @kill: end the process as well, by SIGKILL; also one that is attached without a connection, if the daemon can see (/proc/PID/maps) that it
+ *        is. Else it stays attached: memory that is mapped cannot be called back. Its library does not connect again; the process may
  *
- * Return: 0, -ESRCH (it has no connection), -EPERM (of another user: only root and the daemon's user may; or the daemon may not kill it),
+ * Return: 0, -ESRCH (it has no connection; with @kill: and is not attached), -EPERM (of another user: only root and the daemon's user may; or the
+ * daemon may not kill it, or cannot see who it is),
  * -EINVAL (it is this process), -EOPNOTSUPP (the daemon is too old).
  */
 LA_API int shms_kick(struct shms_client *client, int32_t pid, bool kill);
