@@ -51,6 +51,12 @@ static inline uintptr_t align_down(uintptr_t n, size_t to)
     return n & ~(uintptr_t)(to - 1);
 }
 
+/* "%u heap%s" of people's sentences. */
+static inline const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 /* CLEANUP(close_fd) int fd = -1; runs close_fd(&fd) when the variable goes out of scope. */
 #define CLEANUP(f) __attribute__((cleanup(f)))
 

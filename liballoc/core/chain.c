@@ -269,6 +269,7 @@ static void destroy(struct la_chain *chain)
 
 int la_chain_destroy(struct la_chain *chain)
 {
+    uint32_t users;
     int r;
 
     if (!chain)
@@ -276,9 +277,10 @@ int la_chain_destroy(struct la_chain *chain)
     r = check_is_user_chain(chain);
     if (r < 0)
         return r;
-    if (atomic_load_explicit(&chain->default_users, memory_order_acquire) > 0)
-        return la_fail(-EBUSY, "chain %p is the default chain of %u threads: put the previous one back first", (void *)chain,
-                       atomic_load_explicit(&chain->default_users, memory_order_relaxed));
+    users = atomic_load_explicit(&chain->default_users, memory_order_acquire);
+    if (users > 0)
+        return la_fail(-EBUSY, "chain %p is the default chain of %u thread%s: put the previous one back first", (void *)chain,
+                       users, plural(users));
     signals_hold();
     destroy(chain);
     signals_release();

@@ -259,7 +259,9 @@ int la_limbo_destroy(struct la_limbo *limbo)
         const char *name = left && left->token.ops->name ? left->token.ops->name : "token";
 
         put_ring(limbo, left);
-        return la_fail(-EBUSY, "%zu blocks are in flight, the last one by a %s: poll until they have come back", la_limbo_pending(limbo), name);
+        return la_limbo_pending(limbo) == 1 ? la_fail(-EBUSY, "1 block is in flight, by a %s: poll until it has come back", name)
+                                            : la_fail(-EBUSY, "%zu blocks are in flight, the last one by a %s: poll until they have come back",
+                                                      la_limbo_pending(limbo), name);
     }
     la_meta_free(take(&limbo->spare), sizeof(struct batch));
     la_meta_free(limbo, sizeof(*limbo));

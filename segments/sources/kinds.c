@@ -57,7 +57,7 @@ static int open_with_pages(const char *name, const char *text, struct seg_reques
     request->page_size = size_in(text);
     request->required |= SEG_HUGE;
     if (!is_power_of_2(request->page_size))
-        return la_fail(-EINVAL, "%s:%s: a page size is 2M or 1G", name, text);
+        return la_fail(-EINVAL, "%s%s%s: a page size is 2M or 1G (\"%s:2M\")", name, text[0] ? ":" : "", text, name);
     return open_kind(text, request, (struct kind **)ret);
 }
 

@@ -47,6 +47,9 @@ static int check_no_writers(struct segment *segment)
 
     reaper_look(segment, now_ms());
     n = view_processes(segment, processes);
+    if (n == 1)
+        return la_fail(-EBUSY, "heap %s is attached for writing by process %d (%s), which must leave first", segment->name, processes[0].pid,
+                       processes[0].command);
     if (n > 0)
         return la_fail(-EBUSY, "heap %s is attached for writing by %d processes, %d (%s) among them: they must leave first", segment->name, n,
                        processes[0].pid, processes[0].command);
@@ -111,7 +114,7 @@ static int set_quota(const struct call *call, const struct shms_quota *wanted)
     r = write_down_limits(call->registry, wanted->uid, &limits);
     if (r < 0)
         return r;
-    log_write(LOG_INFO, "user %u may have %u connections, %u heaps of %lu bytes, %u requests per second, by process %d (%s, user %u)", wanted->uid,
+    log_write(LOG_INFO, "user %u may have connections: %u, heaps: %u, of %lu bytes, requests per second: %u; by process %d (%s, user %u)", wanted->uid,
               limits.clients, limits.heaps, (unsigned long)limits.bytes, limits.requests, id->pid, id->command, id->uid);
     return quota_set_limits(quota, wanted->uid, &limits);
 }

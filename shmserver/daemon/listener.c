@@ -63,6 +63,14 @@ static int fail_on_folder(const char *path, int error)
     }
 }
 
+/* Of the daemon's socket, also when it is the one beside it that is in use: who starts a daemon knows of no other. */
+static int length_of_socket(const char *path)
+{
+    size_t length = strlen(path), suffix = strlen(SOCKET_PATH_KEEPER);
+
+    return (int)(length > suffix && strcmp(path + length - suffix, SOCKET_PATH_KEEPER) == 0 ? length - suffix : length);
+}
+
 static int fail_locked(const struct listener *listener)
 {
     char pid[16] = "";
@@ -70,8 +78,8 @@ static int fail_locked(const struct listener *listener)
 
     pid[n > 0 ? n : 0] = '\0';
     pid[strspn(pid, "0123456789")] = '\0';
-    return la_fail(-EADDRINUSE, "another shmserver (process %s) is running on %s: use that one, end it, or choose another --socket",
-                   pid[0] ? pid : "unknown", listener->path);
+    return la_fail(-EADDRINUSE, "another shmserver (process %s) is running on %.*s: use that one, end it, or choose another --socket",
+                   pid[0] ? pid : "unknown", length_of_socket(listener->path), listener->path);
 }
 
 /* false: somebody removed the file between our open() and our lock; a lock on it protects nothing. */

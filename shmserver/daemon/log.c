@@ -56,7 +56,7 @@ void log_write(enum log_level level, const char *format, ...)
     if (level > highest || (level > LOG_ERROR && !log_bucket_take(now_ms())))
         return;
     if (bucket.left_out > 0) {
-        fprintf(stderr, "shmserver: %lu messages were left out\n", bucket.left_out);
+        fprintf(stderr, "shmserver: %lu message%s left out\n", bucket.left_out, bucket.left_out == 1 ? " was" : "s were");
         bucket.left_out = 0;
     }
     va_start(args, format);

@@ -132,7 +132,7 @@ static int admit(struct server *server, int fd, struct identity *id)
     if (!access_allows(&server->access, fd, id))
         return la_fail(-EACCES, "user %u may not use this shmserver, which is user %u's: see shmserver --allow-group", id->uid, geteuid());
     if (server->peer_count >= server->max_peers)
-        return la_fail(-EUSERS, "shmserver has %u connections, which is the limit", server->peer_count);
+        return la_fail(-EUSERS, "shmserver has %u connection%s, which is the limit", server->peer_count, plural(server->peer_count));
     return quota_take_client(&server->quota, id->uid);
 }
 

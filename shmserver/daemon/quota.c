@@ -95,8 +95,8 @@ int quota_take_client(struct quota *quota, uid_t uid)
         return -ENOMEM;
     if (user->usage.clients >= limits_of(quota, user)->clients) {
         user->usage.refused++;
-        return la_fail(-EUSERS, "user %u has %u connections, which is the limit: close some, or see shms quota (shmserver --max-clients)", uid,
-                       user->usage.clients);
+        return la_fail(-EUSERS, "user %u has %u connection%s, which is the limit: close some, or see shms quota (shmserver --max-clients)", uid,
+                       user->usage.clients, plural(user->usage.clients));
     }
     user->usage.clients++;
     return 0;
@@ -120,8 +120,8 @@ static bool fits(uint64_t has, uint64_t more, uint64_t limit)
 static int check_heap(const struct quota_usage *has, const struct quota_limits *may, uint64_t bytes, bool huge)
 {
     if (has->heaps >= may->heaps)
-        return la_fail(-EDQUOT, "user %u has %u heaps, which is the limit: remove some, or see shms quota (shmserver --max-heaps)", has->uid,
-                       has->heaps);
+        return la_fail(-EDQUOT, "user %u has %u heap%s, which is the limit: remove some, or see shms quota (shmserver --max-heaps)", has->uid,
+                       has->heaps, plural(has->heaps));
     if (!fits(has->bytes, bytes, may->bytes))
         return la_fail(-EDQUOT, "user %u has heaps of %lu bytes; %lu more are above the limit of %lu: see shms quota (shmserver --max-bytes)",
                        has->uid, (unsigned long)has->bytes, (unsigned long)bytes, (unsigned long)may->bytes);

@@ -22,8 +22,8 @@ static void log_obituary(const struct segment *segment, const struct la_obituary
 
     if (dead->heir[0])
         snprintf(left, sizeof(left), ", left %lu (%lu bytes) to %s", (unsigned long)dead->left_blocks, (unsigned long)dead->left_bytes, dead->heir);
-    log_write(LOG_INFO, "heap %s: process %d (%.15s) died; freed %lu %s of %lu bytes that it held%s, finished %u and undid %u of its steps",
-              segment->name, dead->pid, dead->command, (unsigned long)dead->blocks, dead->blocks == 1 ? "block" : "blocks", (unsigned long)dead->bytes,
+    log_write(LOG_INFO, "heap %s: process %d (%.15s) died; freed %lu block%s of %lu bytes that it held%s, finished %u and undid %u of its steps",
+              segment->name, dead->pid, dead->command, (unsigned long)dead->blocks, plural(dead->blocks), (unsigned long)dead->bytes,
               left, dead->published, dead->undone);
 }
 

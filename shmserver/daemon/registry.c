@@ -216,7 +216,8 @@ static int check_new(struct registry *registry, const char *name)
     if (find(registry, name))
         return la_fail(-EEXIST, "heap \"%s\" exists: attach to it, or remove it first", name);
     if (registry->count >= registry->max)
-        return la_fail(-EDQUOT, "there are %u heaps, which is the limit: remove some, or see shmserver --max-heaps-total", registry->count);
+        return la_fail(-EDQUOT, "shmserver has %u heap%s, which is the limit: remove some, or see shmserver --max-heaps-total", registry->count,
+                       plural(registry->count));
     return 0;
 }
 

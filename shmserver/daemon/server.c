@@ -211,7 +211,7 @@ static int restore(struct server *server, struct named_fds *inherited)
     if (r == 0)
         r = registry_restore(&server->registry, inherited);
     if (r > 0)
-        log_write(LOG_INFO, "%d heaps of an earlier shmserver are here again", r);
+        log_write(LOG_INFO, "%d heap%s of an earlier shmserver %s here again", r, plural((uint64_t)r), r == 1 ? "is" : "are");
     return MIN(r, 0);
 }
 

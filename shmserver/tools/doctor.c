@@ -216,7 +216,7 @@ static struct finding check_daemon(const struct shms *shms)
         return finding(LIMITED, "%.220s", shms_last_error());
     n = shms_list(client, NULL, NULL);
     shms_disconnect(client);
-    return n < 0 ? finding(BAD, "%.220s", shms_last_error()) : finding(GOOD, "it answers, and shows %d heap%s", n, n == 1 ? "" : "s");
+    return n < 0 ? finding(BAD, "%.220s", shms_last_error()) : finding(GOOD, "it answers, and shows %d heap%s", n, plural((uint64_t)n));
 }
 
 static void add_finding(struct table *table, const char *name, const struct finding *f)

@@ -127,7 +127,7 @@ static void print_line(const struct shms_event *event)
     }
     printf("%s  %-8s  %s%sprocess %d (%s)", when, kind_name(event->kind), event->heap, event->heap[0] ? " by " : "", event->pid, event->command);
     if (event->kind == SHMS_EVENT_DIED)
-        printf(", freed %" PRIu64 " block%s of %s", event->blocks, event->blocks == 1 ? "" : "s", amount_print(event->bytes, bytes));
+        printf(", freed %" PRIu64 " block%s of %s", event->blocks, plural(event->blocks), amount_print(event->bytes, bytes));
     if (event->kind == SHMS_EVENT_DIED && event->heir[0])
         printf(", left %" PRIu64 " of %s to %s", event->left_blocks, amount_print(event->left_bytes, bytes), event->heir);
     putchar('\n');

@@ -69,9 +69,15 @@ static void print_found(const struct shms *shms, const struct search *search)
 
     table_row(table);
     table_text(table, "heap", "heap", search->heap);
-    table_address(table, "block", "block", (uint64_t)(uintptr_t)search->start);
-    table_bytes(table, "size", "size", search->size);
-    table_number(table, "offset", "offset in it", search->start ? search->address - (uintptr_t)search->start : 0);
+    if (search->start) {
+        table_address(table, "block", "block", (uint64_t)(uintptr_t)search->start);
+        table_bytes(table, "size", "size", search->size);
+        table_number(table, "offset", "offset in it", search->address - (uintptr_t)search->start);
+    } else {
+        table_unknown(table, "block", "block");
+        table_unknown(table, "size", "size");
+        table_unknown(table, "offset", "offset in it");
+    }
     table_text(table, "state", "state", !search->start ? "free" : search->held ? "held by a process" : "kept by the heap");
     if (search->holder.pid) {
         table_number(table, "pid", "process", (uint64_t)search->holder.pid);

@@ -303,7 +303,8 @@ static void print_fsck(const struct shms *shms, struct la_heap *heap, const stru
         table_number(table, key, NULL, fsck->blocks[i]);
         snprintf(key, sizeof(key), "%s_bytes", states[i]);
         table_number(table, key, NULL, fsck->bytes[i]);
-        snprintf(heading, sizeof(heading), "%lu blocks, %lu bytes", (unsigned long)fsck->blocks[i], (unsigned long)fsck->bytes[i]);
+        snprintf(heading, sizeof(heading), "%lu block%s, %lu byte%s", (unsigned long)fsck->blocks[i], plural(fsck->blocks[i]),
+                 (unsigned long)fsck->bytes[i], plural(fsck->bytes[i]));
         if (!shms->json)
             table_text(table, states[i], headings[i], heading);
     }

@@ -5,6 +5,7 @@
 #define TOOLS_SHMS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <shmserver/client.h>
 
@@ -21,6 +22,12 @@ struct shms {
     char **args;                    /* of the command */
     int arg_count;
 };
+
+/* "%d heap%s" */
+static inline const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
 
 /* la_last_error(), with what a user of shms can do about it. Valid until the next call. */
 const char *shms_last_error(void);

@@ -164,8 +164,8 @@ static void draw(const struct screen *screen)
         processes += screen->lines[i].heap.processes;
     }
     erase();
-    mvprintw(0, 0, "%zu heaps, %s committed, %u attachments%s", screen->count, amount_print(committed, committed_text), processes,
-             screen->full ? " (out of memory: some are missing)" : "");
+    mvprintw(0, 0, "%zu heap%s, %s committed, %u attachment%s%s", screen->count, plural(screen->count), amount_print(committed, committed_text), processes,
+             plural(processes), screen->full ? " (out of memory: some are missing)" : "");
     mvprintw(1, 0, "sorted by %s; s: another order, q: quit", orders[screen->order].name);
     attron(A_UNDERLINE);
     mvprintw(LINES_ABOVE - 1, 0, "%-24s %10s %10s %10s %5s %5s %6s  %-11s", "NAME", "SIZE", "COMMITTED", "GROWTH/S", "PROCS", "LANES", "DEATHS", "STATE");

@@ -94,7 +94,7 @@ static void limits_of_a_user_are_set_at_run_time(void **state)
     assert_true(shms_events(client, 0, note_refused, &refused) > 0);
     assert_int_equal(refused.uid, NOBODY);
     assert_string_equal(refused.heap, "second");
-    assert_non_null(strstr(refused.reason, "has 1 heaps, which is the limit"));
+    assert_non_null(strstr(refused.reason, "has 1 heap, which is the limit"));
     assert_int_equal(after.max_heaps, 1);
     assert_true(after.max_bytes == (uint64_t)1 << 40);
     quota.struct_size = 8;
@@ -303,7 +303,7 @@ static void sealed_heap_is_read_by_all_and_written_by_nobody(void **state)
     assert_int_equal(la_publish(heap, root, NULL, text), 0);
     assert_non_null(la_heap_hold(heap, 5000));      /* freed with our leaving */
     assert_int_equal(shms_heap_seal(client, "album"), -EBUSY);
-    assert_non_null(strstr(la_last_error(), "attached for writing"));
+    assert_non_null(strstr(la_last_error(), "attached for writing by process"));
     /* The attempt has changed nothing. */
     assert_non_null(la_heap_alloc(heap, 10));
     /* Who keeps the descriptor has no use of it. */
@@ -858,6 +858,9 @@ static void tool_names_roots_and_the_block_around_an_address(void **state)
     assert_true(tool_says(arguments, expected));
     la_free(held);
     assert_true(tool_says(arguments, "\"free\""));
+    assert_true(tool_says(arguments, "\"block\": null"));
+    assert_true(tool_says(arguments, "\"size\": null"));
+    assert_true(tool_says("doctor", "shows 1 heap\n"));
     assert_true(tool_says("who 0x1000", "in no heap"));
     assert_true(tool_says("who nowhere", "no address"));
     shms_heap_close(client, heap);

@@ -95,6 +95,20 @@ static void second_daemon_is_refused_and_the_first_goes_on(void **state)
     shms_disconnect(connect_or_fail());
 }
 
+static void second_daemon_with_a_keeper_names_the_socket_of_the_first(void **state)
+{
+    struct daemon *d = *state;
+    char where[128];
+    pid_t first;
+
+    assert_true(daemon_try_start(d, "--keeper", NULL));
+    first = d->pid;
+    assert_false(daemon_try_start(d, "--keeper", NULL));
+    d->pid = first;
+    snprintf(where, sizeof(where), "is running on %s: ", d->socket);
+    assert_true(daemon_said(d, where));
+}
+
 static void file_that_is_no_socket_is_left_alone(void **state)
 {
     struct daemon *d = *state;
@@ -486,6 +500,7 @@ int main(void)
         with_daemon(sigint_ends_it_as_cleanly),
         with_daemon(socket_that_a_killed_daemon_left_is_replaced),
         with_daemon(second_daemon_is_refused_and_the_first_goes_on),
+        without_daemon(second_daemon_with_a_keeper_names_the_socket_of_the_first),
         without_daemon(file_that_is_no_socket_is_left_alone),
         without_daemon(missing_folder_is_named),
         with_daemon(other_users_are_kept_out_by_the_socket_and_by_the_daemon),

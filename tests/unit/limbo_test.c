@@ -152,7 +152,7 @@ static void token_that_cannot_tell_keeps_its_block(void **state)
     f->counter = 1;
     assert_int_equal(la_limbo_poll(f->limbo, 0), 1);    /* the other is not held up */
     assert_int_equal(la_limbo_destroy(f->limbo), -EBUSY);
-    assert_non_null(strstr(la_last_error(), "1 blocks are in flight"));
+    assert_non_null(strstr(la_last_error(), "1 block is in flight"));
     assert_non_null(strstr(la_last_error(), "slow"));
     assert_int_equal(la_limbo_pending(f->limbo), 1);
     assert_int_equal(la_limbo_forget(f->limbo), 1);

@@ -280,7 +280,7 @@ static void wrong_configurations_are_refused(void **state)
 {
     static const struct { const char *list; int code; const char *word; } lists[] = {
         { "", -EINVAL, "unknown" },       { "anon,", -EINVAL, "unknown" },      { "anon,nonsense:3", -EINVAL, "nonsense" },
-        { "hugetlb", -EINVAL, "2M" },     { "hugetlb:3M", -EINVAL, "3M" },      { "anon:x", -EINVAL, "nothing belongs" },
+        { "hugetlb", -EINVAL, "hugetlb: a page size is 2M" },     { "hugetlb:3M", -EINVAL, "3M" },      { "anon:x", -EINVAL, "nothing belongs" },
         { "shm", -EINVAL, "shm:NAME" },   { "file", -EINVAL, "file:PATH" },     { "hugetlb:2", -EINVAL, "hugetlb:2" },
         { "anon,anon,anon,anon,anon,anon,anon,anon,anon", -E2BIG, "more than 8" },
     };

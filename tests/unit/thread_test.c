@@ -201,7 +201,7 @@ static void default_of_another_thread_is_held_until_that_thread_ends(void **stat
     pthread_barrier_wait(&o.in);
     la_default_set(NULL);
     assert_int_equal(la_chain_destroy(o.chain), -EBUSY);
-    assert_non_null(strstr(la_last_error(), "1 threads"));
+    assert_non_null(strstr(la_last_error(), "of 1 thread: "));
     pthread_barrier_wait(&o.out);
     pthread_join(thread, NULL);
     assert_null(o.seen);                            /* it did not inherit our default */
