@@ -89,7 +89,7 @@ void call_tell(const struct call *call, enum shms_event_kind kind, const struct 
     const struct identity *id = &call->peer->id;
 
     if (call->registry->events)
-        events_add_deed(call->registry->events, kind, id, segment ? segment->name : NULL, segment ? segment->acl.owner : id->uid);
+        events_add_deed(call->registry->events, kind, id, segment->name, segment->acl.owner);
 }
 
 static int hello(struct call *call)

@@ -30,7 +30,7 @@ bool call_may(const struct call *call, const struct segment *segment, enum acl_r
 /* Return: 0, -EACCES. */
 int call_check_right(const struct call *call, const struct segment *segment, enum acl_right right);
 
-/* What the caller does, for who wants to know. @segment: NULL: to none */
+/* What the caller does to @segment, for who wants to know. */
 void call_tell(const struct call *call, enum shms_event_kind kind, const struct segment *segment);
 
 /* Of a list: does one more record of that size fit, and the cursor after it? */
