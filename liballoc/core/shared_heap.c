@@ -228,13 +228,20 @@ static int attach_locked(int fd, unsigned flags, struct la_heap **ret)
 
 static const struct thread_hooks heap_hooks;
 
+int heap_check_flags(unsigned flags)
+{
+    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY | LA_HEAP_DUMP))
+        return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
+    return 0;
+}
+
 int la_heap_attach_fd(int fd, unsigned flags, struct la_heap **ret)
 {
-    int r;
+    int r = heap_check_flags(flags);
 
-    if (flags & ~(unsigned)(LA_HEAP_NO_RECOVER | LA_HEAP_FORK_REPORT | LA_HEAP_READ_ONLY | LA_HEAP_DUMP)) {
+    if (r < 0) {
         close(fd);
-        return la_fail(-EINVAL, "heap flags %#x are unknown", flags);
+        return r;
     }
     thread_set_hooks(&heap_hooks);
     lock_take(&table_lock);

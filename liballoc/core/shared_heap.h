@@ -99,6 +99,9 @@ static inline bool heap_contains(const struct la_heap *heap, const void *p)
 /* An invariant of the heap is broken: nothing is allocated from it any more. */
 void heap_quarantine(struct la_heap *heap, const char *what);
 
+/* What an attachment may ask for: 0, or -EINVAL. */
+int heap_check_flags(unsigned flags);
+
 bool heap_link_is_valid(const struct la_heap *heap, const void *link);
 
 #endif

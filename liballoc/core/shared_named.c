@@ -102,8 +102,8 @@ static int choose_folder(unsigned flags, struct huge_mount *ret)
                             "pagesize=%s,mode=1777 none FOLDER, or let shmserver make it", size, size);
 }
 
-/* A formatted heap under @path, or nothing. */
-static int make_file(const char *name, const struct huge_mount *folder, size_t size)
+/* A formatted heap under its name, or nothing. @inode: set on success */
+static int make_file(const char *name, const struct huge_mount *folder, size_t size, ino_t *inode)
 {
     CLEANUP(close_fd) int fd = open(folder->path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     char path[PATH_SIZE], link[64], claim[LA_VSPACE_NAME_MAX + 1];
@@ -126,6 +126,53 @@ static int make_file(const char *name, const struct huge_mount *folder, size_t s
                             : la_fail(-errno, "cannot make %s (errno %d)", path, errno);
     if (r < 0)
         la_vspace_unclaim(address);
+    else
+        *inode = st.st_ino;
+    return r;
+}
+
+static bool is_attached(int fd)
+{
+    for (uint32_t i = 0; i < LA_HEAP_MAX_PROCESSES; i++)
+        if (certificate_is_held(fd, i) != 0)
+            return true;
+    return false;
+}
+
+/* The file has gone; while somebody is attached the address stays claimed: the registry drops the claim of a lost file when it needs the room. */
+static void give_address_back(int fd)
+{
+    struct heap_header h = { 0 };
+
+    if (pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == HEAP_MAGIC && !is_attached(fd))
+        la_vspace_unclaim((uintptr_t)h.address);
+}
+
+/* A heap that was made here and could not be attached, unless another process uses it already. */
+static void undo_create(const char *path, ino_t inode)
+{
+    CLEANUP(close_fd) int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && st.st_ino == inode && !is_attached(fd) && unlink(path) == 0)
+        give_address_back(fd);
+}
+
+static int create(const char *name, const struct huge_mount *folder, size_t size, unsigned flags, struct la_heap **ret)
+{
+    char path[PATH_SIZE];
+    struct error_kept why;
+    ino_t inode = 0;
+    int r = make_file(name, folder, size, &inode);
+
+    if (r == 0)
+        r = la_heap_attach(name, flags, ret);
+    if (r < 0 && inode) {
+        error_keep(&why);
+        path_in(folder->path, name, path);
+        undo_create(path, inode);
+        error_tell_again(&why);
+    }
     return r;
 }
 
@@ -136,6 +183,8 @@ int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap
     int r = path_of(name, path);
 
     if (r == 0)
+        r = heap_check_flags(flags & ~(unsigned)HUGE_FLAGS);
+    if (r == 0)
         r = choose_folder(flags, &folder);
     if (r < 0)
         return r;
@@ -143,8 +192,7 @@ int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap
         return la_fail(-EINVAL, "heap size of %zu bytes: use %zu or more, at most 64 TiB", size, LA_HEAP_MIN_SIZE);
     if (exists(path))
         return la_fail(-EEXIST, "heap \"%s\" exists (%s): attach it, or remove it with la_heap_remove()", name, path);
-    r = make_file(name, &folder, align_up(size, MAX(folder.page, MACRO_SIZE)));
-    return r < 0 ? r : la_heap_attach(name, flags & ~(unsigned)HUGE_FLAGS, ret);
+    return create(name, &folder, align_up(size, MAX(folder.page, MACRO_SIZE)), flags & ~(unsigned)HUGE_FLAGS, ret);
 }
 
 int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap **ret)
@@ -160,18 +208,9 @@ int la_heap_open(const char *name, size_t size, unsigned flags, struct la_heap *
     return r;
 }
 
-static bool is_attached(int fd)
-{
-    for (uint32_t i = 0; i < LA_HEAP_MAX_PROCESSES; i++)
-        if (certificate_is_held(fd, i) != 0)
-            return true;
-    return false;
-}
-
 int la_heap_remove(const char *name)
 {
     char path[PATH_SIZE];
-    struct heap_header h = { 0 };
     int r = path_of(name, path);
     CLEANUP(close_fd) int fd = r < 0 ? r : open_existing(name, path, O_RDWR);
 
@@ -179,8 +218,6 @@ int la_heap_remove(const char *name)
         return fd;
     if (unlink(path) < 0)
         return la_fail(-errno, "cannot remove %s (errno %d)", path, errno);
-    /* While somebody is attached the address stays claimed; the registry drops the claim of a lost file when it needs the room. */
-    if (pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == HEAP_MAGIC && !is_attached(fd))
-        la_vspace_unclaim((uintptr_t)h.address);
+    give_address_back(fd);
     return 0;
 }

@@ -31,6 +31,35 @@ static void bad_names_and_sizes_are_refused(void **state)
     assert_int_equal(la_heap_remove("nobody-made-this"), -ENOENT);
 }
 
+static void a_creation_that_fails_leaves_nothing_behind(void **state)
+{
+    struct la_heap *heap, *many[64];
+    unsigned n = 0;
+    char name[32];
+    int r;
+
+    (void)state;
+    assert_int_equal(la_heap_create("unmade", (size_t)16 << 20, 0x40, &heap), -EINVAL);
+    assert_non_null(strstr(la_last_error(), "0x40"));
+    assert_int_equal(la_heap_attach("unmade", 0, &heap), -ENOENT);
+    assert_int_equal(la_heap_create("unmade", (size_t)16 << 20, 0, &heap), 0);
+    assert_int_equal(la_heap_detach(heap), 0);
+    assert_int_equal(la_heap_remove("unmade"), 0);
+    /* More heaps than a process can attach. */
+    for (r = 0; n < 64 && r == 0; n += r == 0) {
+        snprintf(name, sizeof(name), "unmade-%u", n);
+        r = la_heap_create(name, LA_HEAP_MIN_SIZE, 0, &many[n]);
+    }
+    assert_int_equal(r, -EMFILE);
+    assert_non_null(strstr(la_last_error(), "detach one first"));
+    assert_int_equal(la_heap_remove(name), -ENOENT);
+    while (n > 0) {
+        assert_int_equal(la_heap_detach(many[--n]), 0);
+        snprintf(name, sizeof(name), "unmade-%u", n);
+        assert_int_equal(la_heap_remove(name), 0);
+    }
+}
+
 static void open_creates_then_attaches(void **state)
 {
     struct shared *s = *state;
@@ -97,6 +126,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         shared_test(a_name_is_taken_once),
         cmocka_unit_test(bad_names_and_sizes_are_refused),
+        cmocka_unit_test(a_creation_that_fails_leaves_nothing_behind),
         shared_test(open_creates_then_attaches),
         cmocka_unit_test(a_file_that_is_no_heap_is_refused),
         cmocka_unit_test(a_removed_heap_stays_with_those_attached),
