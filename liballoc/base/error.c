@@ -24,6 +24,12 @@ int la_fail(int code, const char *format, ...)
     return code;
 }
 
+void error_clear(void)
+{
+    last_text[0] = '\0';
+    last_code = 0;
+}
+
 void error_keep(struct error_kept *kept)
 {
     kept->code = last_code;

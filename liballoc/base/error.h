@@ -19,6 +19,9 @@ struct error_kept {
 void error_keep(struct error_kept *kept);
 void error_tell_again(const struct error_kept *kept);
 
+/* Nothing has failed: for NULL that is an answer, where the caller tells it from a failure by la_last_error_code(). */
+void error_clear(void);
+
 /* How often the calling thread has failed: tells whether a function of a user has left a sentence of its own. */
 unsigned error_count(void);
 

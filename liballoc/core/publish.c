@@ -372,8 +372,11 @@ void *la_take(struct la_heap *heap, la_link *link, size_t next_offset)
     do {
         uintptr_t block = atomic_load_explicit(link_bits(link), memory_order_acquire);
 
-        if (!block)
+        if (!block) {
+            /* Not a failure, as the caller can see. */
+            error_clear();
             return NULL;
+        }
         if (is_marked(block)) {
             r = link_help(heap, link, block) < 0 ? la_last_error_code() : -EAGAIN;
             continue;

@@ -496,6 +496,14 @@ static int begin(struct la_heap *heap, struct la_queue *queue, struct ring *ring
     return *lane ? find_ring(heap, queue, ring) : la_last_error_code();
 }
 
+/* Also where nobody would wait: a wrong time is found at the first call. */
+static int check_timeout(int64_t timeout)
+{
+    if (unlikely(timeout < LA_FOREVER))
+        return la_fail(-EINVAL, "a timeout of %ld nanoseconds: use LA_TRY, LA_FOREVER or more than 0", (long)timeout);
+    return 0;
+}
+
 int la_queue_push(struct la_heap *heap, struct la_queue *queue, void *block, int64_t timeout)
 {
     struct block_ref ref;
@@ -503,6 +511,8 @@ int la_queue_push(struct la_heap *heap, struct la_queue *queue, void *block, int
     struct ring ring;
     int r = begin(heap, queue, &ring, &lane);
 
+    if (r == 0)
+        r = check_timeout(timeout);
     if (r == 0)
         r = find_held(heap, lane, block, &ref);
     if (r == 0)
@@ -516,6 +526,8 @@ int la_queue_push_bundle(struct la_queue *queue, struct la_bundle *bundle, void 
     struct ring ring;
     int r = find_ring(bundle->heap, queue, &ring);
 
+    if (r == 0)
+        r = check_timeout(timeout);
     if (r == 0)
         r = find_held(bundle->heap, bundle->lane, root, &ref);
     if (r == 0)
@@ -531,6 +543,8 @@ int la_queue_pop(struct la_heap *heap, struct la_queue *queue, int64_t timeout, 
     struct ring ring;
     int r = begin(heap, queue, &ring, &lane);
 
+    if (r == 0)
+        r = check_timeout(timeout);
     return r < 0 ? r : pop(&ring, lane, timeout, ret);
 }
 
@@ -639,6 +653,11 @@ int la_queue_close(struct la_heap *heap, struct la_queue *queue)
     return 0;
 }
 
+static int no_root(const struct la_heap *heap, const struct la_queue *queue)
+{
+    return la_fail(-EINVAL, "no root leads to queue %p of heap %s", (const void *)queue, heap->header->name);
+}
+
 int la_queue_destroy(struct la_heap *heap, struct la_queue *queue)
 {
     int r = la_queue_close(heap, queue);
@@ -656,9 +675,9 @@ int la_queue_destroy(struct la_heap *heap, struct la_queue *queue)
         return la_fail(-ENOTEMPTY, "queue %p of heap %s holds objects: pop and free them first", (void *)queue, heap->header->name);
     root = (la_link *)(heap->base + queue->link);
     if (queue->link >= heap->size || !heap_link_is_valid(heap, root) || la_load(heap, root) != queue)
-        return la_fail(-EINVAL, "no root leads to queue %p of heap %s", (void *)queue, heap->header->name);
+        return no_root(heap, queue);
     if (la_take(heap, root, LA_NO_NEXT) != queue)
-        return la_last_error_code();
+        return la_last_error_code() ? la_last_error_code() : no_root(heap, queue);
     queue->magic = 0;
     la_free(queue);
     return 0;

@@ -123,8 +123,12 @@ int la_cond_wait(struct la_heap *heap, struct la_cond *cond, struct la_mutex *mu
 {
     /* Read under the mutex: a signal after our unlock changes it, and the futex does not sleep. */
     uint32_t sequence = atomic_load_explicit(&cond->sequence, memory_order_relaxed);
-    int r = la_mutex_unlock(heap, mutex), waited;
+    int r, waited;
 
+    /* The kernel refuses it, and a caller who tests the condition in a loop would spin. */
+    if (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999))
+        return la_fail(-EINVAL, "a timeout of %ld s, %ld ns: no time to wait; for ever is NULL", (long)timeout->tv_sec, timeout->tv_nsec);
+    r = la_mutex_unlock(heap, mutex);
     if (r < 0)
         return r;
     waited = futex_wait(&cond->sequence, sequence, timeout, FUTEX_OF_ALL);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/error.h"
 #include "core/shared_block.h"
 
 struct node {
@@ -77,6 +78,25 @@ static void a_taken_block_is_held_again(void **state)
     assert_non_null(la_take(s->heap, root, LA_NO_NEXT));
     assert_int_equal(shared_count(s).blocks[HELD], 1);
     assert_null(la_load(s->heap, root));
+}
+
+/* NULL may be either: the code tells, whatever failed before. */
+static void taking_from_an_empty_link_is_told_from_a_failure(void **state)
+{
+    struct shared *s = *state;
+    la_link *root = shared_root(s->heap, "root");
+    unsigned failures;
+
+    la_fail(-ENOSPC, "an older failure");
+    failures = error_count();
+    assert_null(la_take(s->heap, root, LA_NO_NEXT));
+    assert_int_equal(la_last_error_code(), 0);
+    assert_string_equal(la_last_error(), "");
+    assert_int_equal(error_count(), failures);
+    assert_int_equal(la_publish(s->heap, root, NULL, la_heap_hold(s->heap, 64)), 0);
+    assert_null(la_take(s->heap, root, 64));
+    assert_int_equal(la_last_error_code(), -EINVAL);
+    la_free(la_take(s->heap, root, LA_NO_NEXT));
 }
 
 static void take_refuses_a_next_outside_the_block(void **state)
@@ -242,6 +262,7 @@ int main(void)
         shared_test(publish_refuses_what_is_not_held_and_links_outside_the_heap),
         shared_test(pushed_objects_are_taken_in_reverse_order),
         shared_test(a_taken_block_is_held_again),
+        shared_test(taking_from_an_empty_link_is_told_from_a_failure),
         shared_test(take_refuses_a_next_outside_the_block),
         shared_test(a_published_bundle_outlives_its_process_whole),
         shared_test(an_aborted_bundle_leaves_nothing),

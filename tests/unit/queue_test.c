@@ -376,6 +376,25 @@ static void a_timeout_ends_the_wait_and_the_block_is_still_held(void **state)
     la_free(block);
 }
 
+static void a_negative_timeout_is_refused_with_its_value(void **state)
+{
+    struct shared *s = *state;
+    struct la_queue *queue;
+    struct la_bundle *bundle;
+    void *block = la_heap_hold(s->heap, 64), *none = NULL;
+
+    assert_int_equal(la_queue_create(s->heap, "q", 1, &queue), 0);
+    assert_int_equal(la_queue_pop(s->heap, queue, -5, &none), -EINVAL);
+    assert_non_null(strstr(la_last_error(), "-5 nanoseconds"));
+    assert_int_equal(la_queue_push(s->heap, queue, block, INT64_MIN), -EINVAL);
+    assert_int_equal(la_bundle_begin(s->heap, &bundle), 0);
+    assert_int_equal(la_queue_push_bundle(queue, bundle, la_bundle_alloc(bundle, 64), -2), -EINVAL);
+    la_bundle_abort(bundle);
+    assert_int_equal(shared_count(s).blocks[HELD], 1);
+    la_free(block);
+    assert_int_equal(la_queue_destroy(s->heap, queue), 0);
+}
+
 static void closing_wakes_everybody_and_keeps_what_is_queued(void **state)
 {
     struct shared *s = *state;
@@ -611,6 +630,7 @@ int main(void)
         shared_test(a_producer_sleeps_until_there_is_room),
         shared_test(a_sleeper_looks_for_itself_when_nobody_wakes_it),
         shared_test(a_timeout_ends_the_wait_and_the_block_is_still_held),
+        shared_test(a_negative_timeout_is_refused_with_its_value),
         shared_test(closing_wakes_everybody_and_keeps_what_is_queued),
         shared_test(each_object_of_many_producers_is_popped_once_in_their_order),
         shared_test(another_process_pops_what_this_one_pushed),

@@ -156,6 +156,19 @@ static void a_wait_ends_with_its_time(void **state)
     assert_int_equal(la_mutex_unlock(s->heap, &g->mutex), 0);
 }
 
+static void a_time_that_is_none_is_refused_and_the_mutex_kept(void **state)
+{
+    static const struct timespec wrong[] = { { .tv_sec = -1 }, { .tv_nsec = -5 }, { .tv_nsec = 1000000000 } };
+    struct shared *s = *state;
+    struct guarded *g = new_guarded(s);
+
+    assert_int_equal(la_mutex_lock(s->heap, &g->mutex), 0);
+    for (unsigned i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+        assert_int_equal(la_cond_wait(s->heap, &g->cond, &g->mutex, &wrong[i]), -EINVAL);
+    assert_non_null(strstr(la_last_error(), "1000000000 ns"));
+    assert_int_equal(la_mutex_unlock(s->heap, &g->mutex), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +179,7 @@ int main(void)
         shared_test(threads_exclude_each_other),
         shared_test(waiting_threads_are_woken_in_turn),
         shared_test(a_wait_ends_with_its_time),
+        shared_test(a_time_that_is_none_is_refused_and_the_mutex_kept),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,14 +14,14 @@ LA_BEGIN_DECLS
 /**
  * la_last_error() - the calling thread's last failure, in one line
  *
- * Threads: each thread has its own text; it stays until that thread's next failure.
+ * Threads: each thread has its own text; it stays until that thread's next failure, or its next call whose NULL may be either (la_take()).
  *
  * Return: a sentence without newline, "" when nothing has failed yet. Never NULL; not to be freed.
  */
 LA_API const char *la_last_error(void);
 
 /**
- * la_last_error_code() - the negative errno that goes with la_last_error(), 0 when nothing has failed
+ * la_last_error_code() - the negative errno that goes with la_last_error(), 0 when nothing has failed; as long as that
  */
 LA_API int la_last_error_code(void);
 

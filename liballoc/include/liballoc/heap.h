@@ -263,7 +263,8 @@ LA_API int la_push(struct la_heap *heap, la_link *head, void *block, size_t next
  * la_take() - remove the block that @link points to and hold it
  * @next_offset: offset in the block of the word that replaces it in @link, or LA_NO_NEXT for NULL
  *
- * Return: the block, held by the calling thread; NULL when @link is NULL (or on an error, see la_last_error_code()).
+ * Return: the block, held by the calling thread; NULL when @link is NULL (then la_last_error_code() is 0, whatever failed before), or on an error
+ * (then it is that one).
  */
 LA_API void *la_take(struct la_heap *heap, la_link *link, size_t next_offset);
 
@@ -335,7 +336,8 @@ LA_API int la_mutex_trylock(struct la_heap *heap, struct la_mutex *mutex);
 /** la_mutex_unlock() - Return: 0, -EPERM (this thread has not locked it). */
 LA_API int la_mutex_unlock(struct la_heap *heap, struct la_mutex *mutex);
 /** la_cond_wait() - unlock, wait for a signal or @timeout (relative; NULL: for ever), lock again.
- *  Return: 0 (also without a signal: test your condition again), -ETIMEDOUT, or la_mutex_lock()'s. */
+ *  Return: 0 (also without a signal: test your condition again), -ETIMEDOUT, -EINVAL (@timeout negative, or a second or more of nanoseconds; @mutex is
+ *  still locked), or la_mutex_lock()'s. */
 LA_API int la_cond_wait(struct la_heap *heap, struct la_cond *cond, struct la_mutex *mutex, const struct timespec *timeout);
 LA_API int la_cond_signal(struct la_heap *heap, struct la_cond *cond);
 LA_API int la_cond_broadcast(struct la_heap *heap, struct la_cond *cond);

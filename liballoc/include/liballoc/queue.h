@@ -19,7 +19,7 @@ struct la_queue;                                /* in the heap; opaque */
 
 #define LA_QUEUE_MAX_CAPACITY ((size_t)1 << 20) /* objects */
 
-/* Timeouts are relative, in nanoseconds. */
+/* Timeouts are relative, in nanoseconds; negative ones but LA_FOREVER are -EINVAL. */
 #define LA_TRY ((int64_t)0)                     /* never wait: -EAGAIN instead */
 #define LA_FOREVER ((int64_t)-1)
 
@@ -42,7 +42,7 @@ LA_API int la_queue_open(struct la_heap *heap, const char *name, struct la_queue
  * @timeout: how long to wait while the queue is full; LA_TRY, LA_FOREVER
  *
  * Return: 0; -EAGAIN (full, LA_TRY), -ETIMEDOUT, -EPIPE (la_queue_close()): @block is still held; -EINVAL (@block is not held by this
- * thread, @queue is no queue of @heap or was destroyed), -EROFS.
+ * thread, @queue is no queue of @heap or was destroyed, @timeout), -EROFS.
  */
 LA_API int la_queue_push(struct la_heap *heap, struct la_queue *queue, void *block, int64_t timeout);
 
@@ -56,7 +56,7 @@ LA_API int la_queue_push_bundle(struct la_queue *queue, struct la_bundle *bundle
  * @ret:     set to the block, held by the calling thread: publish, push or free it. Of a bundle only the root is held, its other blocks
  *           are the heap's
  *
- * Return: 0, -EAGAIN (empty, LA_TRY), -ETIMEDOUT, -EPIPE (closed, and nothing is left), -EINVAL (no queue), -EROFS.
+ * Return: 0, -EAGAIN (empty, LA_TRY), -ETIMEDOUT, -EPIPE (closed, and nothing is left), -EINVAL (no queue, @timeout), -EROFS.
  */
 LA_API int la_queue_pop(struct la_heap *heap, struct la_queue *queue, int64_t timeout, void **ret);
 
