@@ -35,17 +35,24 @@ static int purge(void *self, struct la_range range)
     return os_purge(range.base, range.size);
 }
 
-int seg_supply_make_default(struct seg_supply *s)
+static int check(const struct seg_supply *s)
 {
-    struct la_source_ops ops = { .struct_size = sizeof(ops), .name = s->name, .acquire = acquire, .purge = purge };
-    int r;
-
     if (s->device_only || !s->inherited)
         return la_fail(-ENOTSUP, "supply %s gives memory that the processor must not touch, or that children of fork() do not have: not malloc's", s->name);
     for (unsigned i = 0; i < s->source_count; i++)
         if (s->sources[i].ops.can & SEG_SHARED)
             return la_fail(-ENOTSUP, "%s gives shared memory: after fork() parent and child would write to the same blocks",
                            s->sources[i].ops.name);
+    return 0;
+}
+
+int seg_supply_make_default(struct seg_supply *s)
+{
+    struct la_source_ops ops = { .struct_size = sizeof(ops), .name = s->name, .acquire = acquire, .purge = purge };
+    int r = check(s);
+
+    if (r < 0)
+        return r;
     supply_tell_nodes(s, &ops);
     r = la_source_default_set(&ops, s);
     if (r < 0)
@@ -61,6 +68,16 @@ struct seg_supply *seg_supply_default(void)
     return atomic_load_explicit(&default_supply, memory_order_acquire);
 }
 
+/* There is no way back once malloc is made of it, so that what gives nothing at all (an empty pool) must be known before. */
+static int try_growth(struct seg_supply *s)
+{
+    size_t first = 2 * MiB + 64 * KiB;      /* a macro block and its descriptors: the least that malloc asks for */
+    struct la_range range;
+    int r = seg_supply_acquire(s, first, first, &range);
+
+    return r < 0 ? r : seg_supply_release(s, range);
+}
+
 /* secure_getenv: who starts a set-user-ID program does not choose its memory. */
 __attribute__((constructor)) static void choose(void)
 {
@@ -72,6 +89,10 @@ __attribute__((constructor)) static void choose(void)
     if (!config.list || !config.list[0])
         return;
     r = seg_supply_create(&config, &supply);
+    if (r == 0)
+        r = check(supply);
+    if (r == 0)
+        r = try_growth(supply);
     if (r == 0)
         r = seg_supply_make_default(supply);
     if (r == 0)

@@ -135,6 +135,30 @@ static void wrong_list_is_told_and_the_program_runs(void **state)
     assert_non_null(strstr(output, "small 0 large 0"));
 }
 
+/* A pool without pages is found out before malloc is made of it. */
+static void pool_without_pages_is_told_and_the_program_runs(void **state)
+{
+    static const char path[] = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    FILE *file = fopen(path, "r");
+    char output[1024];
+    long pages = -1;
+
+    (void)state;
+    if (file) {
+        if (fscanf(file, "%ld", &pages) != 1)
+            pages = -1;
+        fclose(file);
+    }
+    /* No such file: there is no such pool at all. */
+    if (pages > 0)
+        skip();
+    run_with("hugetlb:2M", output, sizeof(output));
+    assert_non_null(strstr(output, "liballoc: LIBALLOC_SOURCE=hugetlb:2M: "));
+    assert_non_null(strstr(output, "malloc uses anonymous memory\nsmall 0 large 0 thp 0\n"));
+    run_with("hugetlb:2M,anon", output, sizeof(output));
+    assert_string_equal(output, "small 1 large 1 thp 0\n");
+}
+
 /* Without preload, in this process: by calls. Last, as it is for good. */
 static void default_source_is_set_once(void **state)
 {
@@ -172,6 +196,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(malloc_is_made_of_what_the_list_says),
         cmocka_unit_test(wrong_list_is_told_and_the_program_runs),
+        cmocka_unit_test(pool_without_pages_is_told_and_the_program_runs),
         cmocka_unit_test(default_source_is_set_once),
     };
 
