@@ -117,16 +117,21 @@ FAST_PATH void *la_chain_alloc(struct la_chain *chain, size_t size)
     return alloc_named(chain, size);
 }
 
+static COLD void *refuse_product(size_t count, size_t size)
+{
+    la_fail(-ENOMEM, "%zu objects of %zu bytes are more than an address space holds: was a number computed below 0?", count, size);
+    errno = ENOMEM;
+    return NULL;
+}
+
 static void *calloc_from(struct la_chain *chain, size_t count, size_t size)
 {
     size_t bytes;
     bool zeroed = false;
     void *block;
 
-    if (unlikely(__builtin_mul_overflow(count, size, &bytes))) {
-        errno = ENOMEM;
-        return NULL;
-    }
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes)))
+        return refuse_product(count, size);
     if (bytes <= MACRO_SIZE) {
         block = alloc_named(chain, bytes);
     } else {
@@ -222,7 +227,7 @@ static const char *why_not(const struct la_chain *chain, const struct la_page *p
     if (!page_is_block_start(page, block))
         return "is not the start of a block";
     if (page_block_is_queued(page, block))
-        return "was freed already (by another thread than its owner)";
+        return again_text;      /* by another thread than its owner, or its chain is not the thread's own */
     if (!page_block_is_marked(page, block) && *page_words(page, block) != ~la_free_mark)
         return NULL;
     /* The mark may have come by copying freed memory: look. */
@@ -501,6 +506,16 @@ static const char *why_not_resize(const struct la_page *page, const void *block)
     return why_not(owner == la_tls_own ? owner : NULL, page, block);
 }
 
+/* la_usable_size() knows no live block there: the same words as of la_free(). */
+static COLD const char *why_no_block(const struct la_page *page, const void *block)
+{
+    if (!page || page_is_shared(page))
+        return foreign_text;
+    if (page->kind == PAGE_SMALL)
+        return "is not the start of a block";
+    return (uintptr_t)block != page->start ? "is not the start of its large block" : again_text;
+}
+
 /* A huge block's page has no shadow, but a segment too. */
 static bool block_is_device_only(const struct la_page *page)
 {
@@ -540,11 +555,11 @@ static NOINLINE void *realloc_in(struct la_chain *chain, void *block, size_t siz
 {
     size_t old = la_usable_size(block);
     struct la_page *page = region_page(block);
-    const char *why = old == 0 ? foreign_text : why_not_resize(page, block);
+    const char *why = old == 0 ? why_no_block(page, block) : why_not_resize(page, block);
     void *moved;
 
     if (unlikely(why != NULL)) {
-        report(old == 0 ? NULL : page, block, why);
+        report(why == foreign_text ? NULL : page, block, why);
         errno = EINVAL;
         return NULL;
     }

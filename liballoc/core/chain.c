@@ -415,14 +415,31 @@ static void *alloc(struct la_chain *chain, size_t alignment, size_t size, bool *
     return block;
 }
 
+/* What no memory could serve: who has more to say has said it in alloc(). */
+static COLD void explain(const struct la_chain *chain, size_t alignment, size_t size)
+{
+    if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX)
+        la_fail(-ENOMEM, "%zu bytes, aligned to %zu, are more than an address space holds: was a size computed below 0?", size,
+                MAX(alignment, (size_t)16));
+    else if (chain->kind == CHAIN_HEAP && alignment > MACRO_SIZE)
+        la_fail(-ENOMEM, "alignment %zu: blocks of shared heap %s can be aligned to 2 MiB at most", alignment, chain->name);
+}
+
 void *chain_alloc(struct la_chain *chain, size_t size, bool *zeroed)
 {
-    return alloc(chain, 0, size, zeroed);
+    void *block = alloc(chain, 0, size, zeroed);
+
+    if (unlikely(!block))
+        explain(chain, 0, size);
+    return block;
 }
 
 void *chain_alloc_aligned(struct la_chain *chain, size_t alignment, size_t size)
 {
     bool zeroed;
+    void *block = alloc(chain, alignment, size, &zeroed);
 
-    return alloc(chain, alignment, size, &zeroed);
+    if (unlikely(!block))
+        explain(chain, alignment, size);
+    return block;
 }

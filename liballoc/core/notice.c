@@ -273,5 +273,8 @@ int la_heap_outcome(struct la_heap *heap, uint64_t number)
         r = ask_lane(&heap->lane_table[i], number);
     for (unsigned i = 0; i < HEAP_NOTICES && r < 0 && told == -ENOENT; i++)
         told = ask_notice(&heap->notices[i], number);
-    return told == -ENOENT ? r : told;
+    r = told == -ENOENT ? r : told;
+    if (r == -ENOENT)
+        la_fail(r, "nobody in heap %s has operation %lu: it was not begun, or it is forgotten", heap->header->name, (unsigned long)number);
+    return r;
 }

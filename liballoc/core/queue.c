@@ -435,7 +435,8 @@ static int wait_for(const struct call *call, la_word *word, int64_t timeout)
 
         r = attempt(call);
         if (r == -EAGAIN && !sleep_on(word, value, deadline))
-            return -ETIMEDOUT;
+            return la_fail(-ETIMEDOUT, "queue %p of heap %s was %s for %ld ns", (const void *)call->ring->queue, call->ring->heap->header->name,
+                           call->ret ? "empty" : "full", (long)timeout);
     }
     return r;
 }

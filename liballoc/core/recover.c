@@ -259,6 +259,8 @@ int la_heap_recover(struct la_heap *heap, void (*each)(void *user, const struct 
 {
     int found = 0;
 
+    if (heap_check_attached(heap) < 0)
+        return -ECHILD;
     if (heap_is_read_only(heap))
         return -EROFS;
     /* Threads of one process share the description that locks the bytes: they take turns. */

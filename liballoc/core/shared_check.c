@@ -261,6 +261,8 @@ int la_heap_fsck(struct la_heap *heap, void (*report)(void *user, const char *li
     struct fsck fsck = { .heap = heap, .report = report, .user = user, .block = check_block };
     size_t size = ret ? ret->struct_size : 0;
 
+    if (heap_check_attached(heap) < 0)
+        return -ECHILD;
     if (ret && (size < offsetof(struct la_fsck, pages) || size > 4 * sizeof(*ret)))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct la_fsck) before the call");
     check_header(&fsck);
@@ -281,6 +283,8 @@ long la_heap_walk(struct la_heap *heap, void (*each)(void *user, void *block, si
 {
     struct fsck fsck = { .heap = heap, .user = user, .block = walk_block, .each = each };
 
+    if (heap_check_attached(heap) < 0)
+        return -ECHILD;
     visit_blocks(&fsck);
     return fsck.walked;
 }

@@ -104,15 +104,31 @@ int la_heap_format(int fd, size_t size, uintptr_t address, const char *name)
     return r < 0 ? r : write_header(fd, &h, page);
 }
 
+/* What is no heap at all. */
+static int read_magic(int fd, const struct stat *st, struct heap_header *h)
+{
+    ssize_t n;
+
+    if (!S_ISREG(st->st_mode))
+        return la_fail(-EINVAL, "descriptor %d is of a %s: a shared heap is a file", fd, S_ISDIR(st->st_mode) ? "folder" : "device, pipe or socket");
+    if (st->st_size == 0)
+        return la_fail(-EINVAL, "the file is empty: la_heap_format() makes a shared heap of it");
+    n = pread(fd, h, sizeof(*h), 0);
+    if (n < 0)
+        return la_fail(-errno, "cannot read the heap's file (errno %d)", errno);
+    if (n != sizeof(*h))
+        return la_fail(-EINVAL, "the file is no shared heap: %ld bytes are too few", (long)st->st_size);
+    return h->magic == HEAP_MAGIC ? 0 : la_fail(-EINVAL, "the file is no shared heap: its first bytes are not a heap's");
+}
+
 int heap_read_header(int fd, struct heap_header *h)
 {
     struct heap_header expected = { 0 };
     struct stat st;
+    int r = fstat(fd, &st) < 0 ? la_fail(-errno, "cannot look at the heap's file (errno %d)", errno) : read_magic(fd, &st, h);
 
-    if (fstat(fd, &st) < 0)
-        return la_fail(-errno, "cannot look at the heap's file (errno %d)", errno);
-    if (pread(fd, h, sizeof(*h), 0) != sizeof(*h) || h->magic != HEAP_MAGIC)
-        return la_fail(-EINVAL, "the file is no shared heap: its first bytes are not a heap's");
+    if (r < 0)
+        return r;
     if (h->layout_version != HEAP_LAYOUT_VERSION || h->layout_hash != HEAP_LAYOUT_HASH || h->word_bits != 64)
         return la_fail(-EPROTO, "heap %.*s has layout version %u (hash %#lx), this library needs %u (%#lx): use the same version of "
                                 "liballoc in all processes", LA_HEAP_NAME_MAX, h->name, h->layout_version, h->layout_hash,

@@ -199,12 +199,16 @@ static int attach_locked(int fd, unsigned flags, struct la_heap **ret)
     struct heap_header h;
     struct stat st;
     struct la_heap *heap;
-    unsigned place;
+    unsigned place = MAX_HEAPS;
     int r;
 
-    if (fstat(fd, &st) < 0 || (r = find_place(&st, &place)) < 0 || (r = heap_read_header(fd, &h)) < 0) {
-        close(fd);
-        return la_last_error_code();
+    if (fstat(fd, &st) < 0)
+        r = la_fail(-errno, "cannot look at descriptor %d (errno %d): is it open?", fd, errno);
+    else if ((r = find_place(&st, &place)) == 0)
+        r = heap_read_header(fd, &h);
+    if (r < 0) {
+        close_fd(&fd);
+        return r;
     }
     heap = la_meta_alloc(sizeof(*heap));
     if (!heap) {
@@ -328,6 +332,14 @@ bool heap_is_read_only(const struct la_heap *heap)
     return true;
 }
 
+int heap_check_attached(const struct la_heap *heap)
+{
+    for (unsigned i = 0; i < MAX_HEAPS; i++)
+        if (atomic_load_explicit(&heaps[i], memory_order_relaxed) == heap)
+            return 0;
+    return la_fail(-ECHILD, "heap %p is not attached in this process: a child of fork() attaches by itself, and uses what that gives it", (const void *)heap);
+}
+
 /* A slot's owner is alive: it is us, or its byte is locked by another description. */
 bool heap_process_is_alive(struct la_heap *heap, unsigned slot)
 {
@@ -382,6 +394,8 @@ int la_heap_detach(struct la_heap *heap)
 
     if (!heap)
         return 0;
+    if (heap_check_attached(heap) < 0)
+        return -ECHILD;
     for (int i = 0; i < 2; i++)
         if (atomic_load(&heap->face[i].default_users) > 0)
             return la_fail(-EBUSY, "heap %s is the default chain of a thread: put the previous one back first", heap->header->name);
@@ -403,8 +417,8 @@ static void fork_prepare(void)
     const struct la_heap *heap = chain->kind == CHAIN_HEAP ? chain->owner_data : NULL;
 
     if (heap && (heap->flags & LA_HEAP_FORK_REPORT))
-        misuse_report(heap->base, "is shared heap %s, the default chain of a thread that forks: the child falls back to private memory; "
-                      "use posix_spawn(), or put the previous chain back first", heap->header->name);
+        misuse_report(heap->base, "fork() while shared heap %s is the default chain of the thread: the child falls back to private memory; use "
+                      "posix_spawn(), or put the previous chain back first", heap->header->name);
     lock_take(&table_lock);
 }
 

@@ -99,6 +99,9 @@ static inline bool heap_contains(const struct la_heap *heap, const void *p)
 /* An invariant of the heap is broken: nothing is allocated from it any more. */
 void heap_quarantine(struct la_heap *heap, const char *what);
 
+/* A child of fork() still has its parent's handles, and nothing behind them: 0, or -ECHILD. For calls that are rare. */
+int heap_check_attached(const struct la_heap *heap);
+
 /* What an attachment may ask for: 0, or -EINVAL. */
 int heap_check_flags(unsigned flags);
 

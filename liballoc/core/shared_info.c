@@ -64,6 +64,8 @@ int la_heap_processes(struct la_heap *heap, struct la_heap_process *ret, size_t 
 {
     size_t n = 0;
 
+    if (heap_check_attached(heap) < 0)
+        return -ECHILD;
     for (unsigned i = 0; i < LA_HEAP_MAX_PROCESSES; i++) {
         struct heap_process *process = &heap->processes[i];
 
@@ -88,14 +90,21 @@ static uint64_t committed_bytes(const struct la_heap *heap)
 
 int la_heap_info(struct la_heap *heap, struct la_heap_info *ret)
 {
-    struct heap_header *h = heap->header;
-    struct la_heap_info info = { .id = h->id, .address = (uintptr_t)heap->base, .size = heap->size };
-    uint32_t rows = heap_rows(heap);
+    struct la_heap_info info = { 0 };
     size_t size = ret ? ret->struct_size : 0;
+    struct heap_header *h;
+    uint32_t rows;
 
+    if (heap_check_attached(heap) < 0)
+        return -ECHILD;
     if (size < offsetof(struct la_heap_info, id) || size > 4 * sizeof(info))
         return la_fail(-EINVAL, "set struct_size to sizeof(struct la_heap_info) before the call");
+    h = heap->header;
+    rows = heap_rows(heap);
     memcpy(info.name, h->name, sizeof(info.name));
+    info.id = h->id;
+    info.address = (uintptr_t)heap->base;
+    info.size = heap->size;
     info.committed = committed_bytes(heap);
     info.page_size = heap->page_size;
     info.macro_blocks = heap->macro_count;

@@ -133,7 +133,9 @@ int la_cond_wait(struct la_heap *heap, struct la_cond *cond, struct la_mutex *mu
         return r;
     waited = futex_wait(&cond->sequence, sequence, timeout, FUTEX_OF_ALL);
     r = la_mutex_lock(heap, mutex);
-    return r < 0 ? r : waited == -ETIMEDOUT ? -ETIMEDOUT : 0;
+    if (r == 0 && waited == -ETIMEDOUT)
+        r = la_fail(-ETIMEDOUT, "condition %p: no signal within %ld s, %ld ns", (void *)cond, (long)timeout->tv_sec, timeout->tv_nsec);
+    return r;
 }
 
 static int wake(struct la_heap *heap, struct la_cond *cond, int n)

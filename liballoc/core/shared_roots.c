@@ -34,8 +34,10 @@ static int find_root(struct la_heap *heap, const char *name, la_link **ret)
 int la_heap_root(struct la_heap *heap, const char *name, la_link **ret)
 {
     uint64_t hash;
-    int r = heap_check_name(name);
+    int r = heap_check_attached(heap);
 
+    if (r == 0)
+        r = heap_check_name(name);
     if (r < 0)
         return r;
     if (heap->flags & LA_HEAP_READ_ONLY)
@@ -55,7 +57,8 @@ int la_heap_root(struct la_heap *heap, const char *name, la_link **ret)
         *ret = (la_link *)&root->value;
         return 0;
     }
-    return la_fail(-ENOSPC, "heap %s: all %d roots are named", heap->header->name, LA_HEAP_MAX_ROOTS);
+    return la_fail(-ENOSPC, "heap %s: all %d roots are named, and a name is for good: let root \"%.*s\" lead to a table of pointers, or use one of their names",
+                   heap->header->name, LA_HEAP_MAX_ROOTS, LA_HEAP_NAME_MAX, heap->roots[0].name);
 }
 
 int la_heap_root_at(struct la_heap *heap, unsigned index, const char **name, la_link **ret)

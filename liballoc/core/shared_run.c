@@ -53,7 +53,8 @@ static void *take(struct lane *lane, size_t size)
     if (heap_is_quarantined(heap))
         return NULL;
     if (size > heap->size || !find_free_run(heap, lane->number, n, &first)) {
-        la_fail(-ENOMEM, "heap %s has no %u free macro blocks in a row", heap->header->name, n);
+        la_fail(-ENOMEM, "heap %s is full: no room for a block of %zu bytes (macro blocks of 2 MiB in a row): free blocks, or create it larger",
+                heap->header->name, size);
         return NULL;
     }
     if (!macro_commit(heap, first, n)) {

@@ -5,6 +5,9 @@
  */
 #include "engine.h"
 
+#include <liballoc/error.h>
+
+#include "base/error.h"
 #include "core/region_map.h"
 #include "core/thread.h"
 #include "core/types.h"
@@ -535,10 +538,42 @@ static void block_freed_inside_an_allocation_waits_in_the_queue(void **state)
     assert_heap_is_sound();
 }
 
+/* Whoever asks for them has a bug, which the sentence may lead to. */
+static void sizes_that_no_memory_can_serve_leave_a_sentence(void **state)
+{
+    void *(*volatile calloc_)(size_t, size_t) = la_calloc;      /* the compiler knows better, and warns */
+    void *(*volatile malloc_)(size_t) = la_malloc;
+    void *(*volatile aligned)(size_t, size_t) = la_aligned_alloc;
+    void *(*volatile chain_calloc)(struct la_chain *, size_t, size_t) = la_chain_calloc;
+    struct la_chain *chain;
+
+    (void)state;
+    la_fail(-EIO, "an older failure");
+    assert_null(calloc_(SIZE_MAX, 16));
+    assert_int_equal(la_last_error_code(), -ENOMEM);
+    assert_non_null(strstr(la_last_error(), "18446744073709551615 objects of 16 bytes"));
+    la_fail(-EIO, "an older failure");
+    assert_null(malloc_(SIZE_MAX));
+    assert_int_equal(la_last_error_code(), -ENOMEM);
+    assert_non_null(strstr(la_last_error(), "18446744073709551615 bytes"));
+    la_fail(-EIO, "an older failure");
+    assert_null(aligned(64, (size_t)-65));
+    assert_int_equal(la_last_error_code(), -ENOMEM);
+    la_fail(-EIO, "an older failure");
+    assert_int_equal(la_chain_create(NULL, 0, &chain), 0);
+    assert_null(chain_calloc(chain, SIZE_MAX, 16));
+    assert_int_equal(la_last_error_code(), -ENOMEM);
+    assert_int_equal(la_chain_destroy(chain), 0);
+    la_fail(-EIO, "an older failure");
+    assert_null(malloc_(SIZE_MAX / 4));
+    assert_int_equal(la_last_error_code(), -ENOMEM);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_of_every_size_hold_their_bytes),
+        cmocka_unit_test(sizes_that_no_memory_can_serve_leave_a_sentence),
         cmocka_unit_test(usable_size_may_be_written_whole),
         cmocka_unit_test(zero_bytes_are_a_block_of_their_own),
         cmocka_unit_test(block_freed_last_is_handed_out_first),

@@ -185,6 +185,25 @@ static void group_over_a_buffer_stays_inside_it(void **state)
     fenced_free(&f);
 }
 
+/* As the header says: the buffer serves its one chain. */
+static void child_of_a_group_over_a_buffer_lies_outside_of_it(void **state)
+{
+    static char memory[64 * KiB], own[32 * KiB];
+    struct la_group *parent, *outside, *inside;
+    char *block;
+
+    (void)state;
+    assert_int_equal(la_group_create_in(NULL, memory, sizeof(memory), &parent), 0);
+    assert_int_equal(la_group_create(parent, NULL, &outside), 0);
+    block = la_group_alloc(outside, 100);
+    assert_true(block && (block < memory || block >= memory + sizeof(memory)));
+    assert_int_equal(la_group_create_in(parent, own, sizeof(own), &inside), 0);
+    block = la_group_alloc(inside, 100);
+    assert_in_range(block, own, own + sizeof(own));
+    la_group_destroy(parent);
+    assert_heap_is_sound();
+}
+
 static void full_group_refuses_a_callback(void **state)
 {
     static char memory[LA_CHAIN_MIN_SIZE];
@@ -259,6 +278,7 @@ int main(void)
         group_test(child_may_go_alone_first_last_or_between),
         group_test(callback_may_use_its_group),
         group_test(group_over_a_buffer_stays_inside_it),
+        group_test(child_of_a_group_over_a_buffer_lies_outside_of_it),
         group_test(full_group_refuses_a_callback),
         group_test(wrong_buffer_leaves_no_group),
         group_test(group_as_default_collects_what_unmodified_code_allocates),

@@ -162,6 +162,39 @@ static void block_of_a_user_buffer_freed_twice_is_reported(void **state)
     assert_int_equal(la_chain_destroy(chain), 0);
 }
 
+/* Of a chain that is not the thread's own the first free waits in a queue; there was no other thread. */
+static void block_of_a_named_chain_freed_twice_is_reported_without_a_guess(void **state)
+{
+    struct fixture *f = *state;
+    static char memory[32 * KiB];
+    struct la_chain *chain;
+    void *block;
+
+    assert_int_equal(la_chain_create_in(memory, sizeof(memory), 0, &chain), 0);
+    block = opaque(la_chain_alloc(chain, 100));
+    la_free(block);
+    la_free(opaque(block));
+    assert_reported_once(&f->misuse, block);
+    assert_non_null(strstr(f->misuse.text, "was freed already: 0 bytes into a block of "));
+    assert_int_equal(la_chain_destroy(chain), 0);
+}
+
+static void realloc_inside_a_block_is_told_as_free_tells_it(void **state)
+{
+    struct fixture *f = *state;
+    char *small = opaque(la_malloc(100)), *large = opaque(la_malloc(100000));
+
+    assert_null(la_realloc(opaque(small + 16), 5000));
+    assert_reported_once(&f->misuse, small + 16);
+    assert_non_null(strstr(f->misuse.text, "is not the start of a block: 16 bytes into a block of 112 bytes"));
+    record_misuse(&f->misuse);
+    assert_null(la_realloc(opaque(large + 16), 5000));
+    assert_reported_once(&f->misuse, large + 16);
+    assert_non_null(strstr(f->misuse.text, "is not the start of its large block"));
+    la_free(small);
+    la_free(large);
+}
+
 static void block_of_a_thread_safe_chain_freed_twice_is_reported(void **state)
 {
     struct fixture *f = *state;
@@ -492,6 +525,8 @@ int main(void)
         misuse_test(large_block_freed_twice_is_reported),
         misuse_test(huge_block_freed_twice_is_reported),
         misuse_test(block_of_a_user_buffer_freed_twice_is_reported),
+        misuse_test(block_of_a_named_chain_freed_twice_is_reported_without_a_guess),
+        misuse_test(realloc_inside_a_block_is_told_as_free_tells_it),
         misuse_test(block_of_a_thread_safe_chain_freed_twice_is_reported),
         misuse_test(block_freed_twice_by_another_thread_is_reported),
         misuse_test(block_of_8_bytes_freed_twice_by_another_thread_does_no_harm),

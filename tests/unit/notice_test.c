@@ -167,6 +167,7 @@ static void expect_outcomes_of_the_dead(struct shared *s)
     assert_int_equal(la_heap_outcome(s->heap, 41), 1);
     assert_int_equal(la_heap_outcome(s->heap, 42), 0);
     assert_int_equal(la_heap_outcome(s->heap, 43), -ENOENT);
+    assert_non_null(strstr(la_last_error(), "operation 43"));
 }
 
 static void the_outcome_of_the_last_operation_of_the_dead_is_known(void **state)

@@ -369,9 +369,11 @@ static void a_timeout_ends_the_wait_and_the_block_is_still_held(void **state)
     void *block = held_item(s->heap, 2), *none = NULL;
 
     assert_int_equal(la_queue_pop(s->heap, queue, 2000000, &none), -ETIMEDOUT);
+    assert_non_null(strstr(la_last_error(), "was empty for 2000000 ns"));
     assert_null(none);
     push_number(s->heap, queue, 1);
     assert_int_equal(la_queue_push(s->heap, queue, block, 2000000), -ETIMEDOUT);
+    assert_non_null(strstr(la_last_error(), "was full for 2000000 ns"));
     assert_int_equal(shared_count(s).blocks[HELD], 1);
     la_free(block);
 }

@@ -42,6 +42,30 @@ static void damaged_and_foreign_files_are_refused(void **state)
     assert_int_equal(la_heap_attach_fd(open("/etc/passwd", O_RDONLY | O_CLOEXEC), 0, &heap), -EINVAL);
 }
 
+static void assert_refused(int fd, int code, const char *words)
+{
+    struct la_heap *heap;
+
+    assert_int_equal(la_heap_attach_fd(fd, 0, &heap), code);
+    if (!strstr(la_last_error(), words))
+        fail_msg("%s: no \"%s\"", la_last_error(), words);
+}
+
+static void what_is_no_heap_is_told_what_it_is(void **state)
+{
+    int fd = memfd_create("short", MFD_CLOEXEC);
+
+    (void)state;
+    assert_refused(-1, -EBADF, "is it open?");
+    assert_refused(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), -EINVAL, "folder");
+    assert_refused(open("/dev/null", O_RDWR | O_CLOEXEC), -EINVAL, "device");
+    assert_refused(memfd_create("empty", MFD_CLOEXEC), -EINVAL, "is empty");
+    assert_int_equal(write(fd, "hello", 5), 5);
+    assert_refused(fd, -EINVAL, "5 bytes are too few");
+    assert_int_equal(attach_changed(0, 42, 0), -EINVAL);
+    assert_non_null(strstr(la_last_error(), "first bytes"));
+}
+
 /* What the other library is told: both versions, and what to do. */
 static void another_layout_is_refused_in_words(void **state)
 {
@@ -72,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_and_foreign_files_are_refused),
+        cmocka_unit_test(what_is_no_heap_is_told_what_it_is),
         cmocka_unit_test(another_layout_is_refused_in_words),
         cmocka_unit_test(format_refuses_small_sizes_bad_names_and_bad_addresses),
     };

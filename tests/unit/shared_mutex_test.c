@@ -153,6 +153,7 @@ static void a_wait_ends_with_its_time(void **state)
 
     assert_int_equal(la_mutex_lock(s->heap, &g->mutex), 0);
     assert_int_equal(la_cond_wait(s->heap, &g->cond, &g->mutex, &soon), -ETIMEDOUT);
+    assert_non_null(strstr(la_last_error(), "within 0 s, 1000 ns"));
     assert_int_equal(la_mutex_unlock(s->heap, &g->mutex), 0);
 }
 

@@ -22,6 +22,7 @@ static void roots_are_found_by_name_and_listed_in_order(void **state)
         assert_int_equal(la_heap_root(s->heap, text, &found), 0);
     }
     assert_int_equal(la_heap_root(s->heap, "one-too-many", &found), -ENOSPC);
+    assert_non_null(strstr(la_last_error(), "a name is for good"));
 }
 
 int main(void)

@@ -1,5 +1,8 @@
 #include "../support/shared.h"
 
+#include <errno.h>
+
+#include "base/error.h"
 #include "core/lane.h"
 #include "core/shared_run.h"
 
@@ -38,8 +41,22 @@ static void a_run_that_does_not_fit_takes_nothing(void **state)
     unsigned before = used_macros(s->heap);
 
     assert_null(run_take(lane, s->heap->size));
+    assert_non_null(strstr(la_last_error(), "is full: no room for a block of 67108864 bytes"));
     assert_null(run_take(lane, SIZE_MAX / 2));
     assert_int_equal(used_macros(s->heap), before);
+}
+
+static void what_no_heap_can_serve_leaves_a_sentence(void **state)
+{
+    struct shared *s = *state;
+    size_t volatile below_zero = SIZE_MAX;
+
+    la_fail(-EIO, "an older failure");
+    assert_null(la_heap_hold(s->heap, below_zero));
+    assert_int_equal(la_last_error_code(), -ENOMEM);
+    assert_non_null(strstr(la_last_error(), "18446744073709551615 bytes"));
+    assert_null(la_chain_aligned_alloc(la_heap_chain(s->heap, LA_HELD), (size_t)4 << 20, 100));
+    assert_non_null(strstr(la_last_error(), "alignment 4194304"));
 }
 
 /* What was a run is small blocks afterwards, and the other way round: no state word of the one is taken for the other's. */
@@ -68,6 +85,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         shared_test(a_run_is_whole_macro_blocks_in_a_row),
         shared_test(a_run_that_does_not_fit_takes_nothing),
+        shared_test(what_no_heap_can_serve_leaves_a_sentence),
         shared_test(runs_and_pages_take_turns_in_the_same_memory),
     };
 

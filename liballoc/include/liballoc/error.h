@@ -3,6 +3,10 @@
  *
  * Control calls return 0 or a negative errno; allocation returns NULL. Both leave a sentence for the
  * calling thread that names the operation, the value refused and the remedy. The library itself never prints.
+ *
+ * Answers that a caller asks for again and again leave none, and la_last_error() what was there before: -EAGAIN of la_publish(), la_root_swap(),
+ * la_queue_push(), la_queue_pop(); -ENOENT of la_ref_get(), -ESTALE of la_ref_read(); -EBUSY and -EOWNERDEAD of the mutex; -ENOENT and
+ * -EOVERFLOW of la_heap_obituary(), -EINPROGRESS of la_heap_outcome(), and the end of a list (la_heap_root_at()).
  */
 #ifndef LIBALLOC_ERROR_H
 #define LIBALLOC_ERROR_H
@@ -21,7 +25,7 @@ LA_BEGIN_DECLS
 LA_API const char *la_last_error(void);
 
 /**
- * la_last_error_code() - the negative errno that goes with la_last_error(), 0 when nothing has failed; as long as that
+ * la_last_error_code() - the negative errno that goes with la_last_error(), 0 when nothing has failed; stays as long
  */
 LA_API int la_last_error_code(void);
 

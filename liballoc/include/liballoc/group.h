@@ -2,7 +2,7 @@
  * group.h - objects of one lifetime, freed at once.
  *
  * A group is a chain whose blocks all go together; groups nest (a child goes with its parent). As in
- * APR pools and PostgreSQL memory contexts, destructors run in reverse order of registration.
+ * APR pools and PostgreSQL memory contexts, destructors run in reverse order of registration, those of children before those of their parent.
  */
 #ifndef LIBALLOC_GROUP_H
 #define LIBALLOC_GROUP_H
@@ -16,7 +16,8 @@ struct la_group;
 /**
  * la_group_create() - make a group
  * @parent: group that this one goes with, or NULL
- * @source: where its memory comes from; NULL: the parent's source, or the default source
+ * @source: where its memory comes from; NULL: the parent's source, or the default source, also below a group of la_group_create_in(): a buffer
+ *          serves one chain only, the parent's. A child that shall stay inside makes do with a buffer of its own: la_group_create_in()
  * @ret:    set to the group on success, untouched on failure
  *
  * Threads: one thread at a time uses a group and its children; any thread may la_free() its blocks.
@@ -44,8 +45,10 @@ LA_API struct la_chain *la_group_chain(struct la_group *group);
 LA_API int la_group_on_free(struct la_group *group, void (*callback)(void *arg), void *arg);
 
 /**
- * la_group_free_all() - run the callbacks of the group and its children, last registered first, free
- * the children, and free all blocks of the group, which stays usable
+ * la_group_free_all() - end the children, the youngest first, each as by la_group_destroy(); then run the group's own callbacks, last registered
+ * first, and free all its blocks; the group stays usable
+ *
+ * So the callbacks of children run before those of the parent, whenever they were registered: a child may use what its parent has until it ends.
  */
 LA_API void la_group_free_all(struct la_group *group);
 

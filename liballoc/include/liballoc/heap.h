@@ -12,6 +12,10 @@
  *            expect); a block not yet linked at a kill is a leak that fsck counts.
  *   LA_HELD  blocks belong to the lane until la_publish(): leak-free, by the discipline of publish and take. At a death they are
  *            freed, or left to an heir (la_heap_set_heir()).
+ *
+ * Fork: nothing of a heap is in the child, neither its memory nor its attachment. A child that works in the heap attaches to it itself and uses the
+ * handle that it gets; every call on the parent's handle is undefined (SIGSEGV, mostly; -ECHILD of la_heap_detach(), la_heap_info(),
+ * la_heap_processes(), la_heap_recover(), la_heap_root(), la_heap_fsck() and la_heap_walk()), and so is every touch of an object.
  */
 #ifndef LIBALLOC_HEAP_H
 #define LIBALLOC_HEAP_H
@@ -85,9 +89,10 @@ enum la_heap_flags {
  * @size:  bytes, at least LA_HEAP_MIN_SIZE, rounded up to 2 MiB; address space, not memory: pages are
  *         committed macro block by macro block
  * @flags: OR of enum la_heap_flags
- * @ret:   set on success, untouched on failure
+ * @ret:   set on success, untouched on failure; for this process only: a child of fork() calls la_heap_attach()
  *
- * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm, arena or pool of huge pages full), -ENODEV (no such hugetlbfs), -ENOMEM, ...
+ * Return: 0, -EINVAL (name, size, flags), -EEXIST (name taken), -ENOSPC (/dev/shm, arena or pool of huge pages full), -ENODEV (no such hugetlbfs),
+ * -EMFILE (16 heaps are attached in this process), -ENOMEM, ... A creation that fails leaves nothing behind.
  */
 LA_API int la_heap_create(const char *name, size_t size, unsigned flags, struct la_heap **ret);
 
@@ -95,7 +100,8 @@ LA_API int la_heap_create(const char *name, size_t size, unsigned flags, struct 
  * la_heap_attach() - attach to a heap that exists
  *
  * Return: 0, -ENOENT, -EINVAL (no heap, truncated), -EPROTO (other layout version), -EALREADY (attached in this
- * process already), -EEXIST (its address is taken here; la_last_error() names by what), -EUSERS (all process slots in use), ...
+ * process already), -EEXIST (its address is taken here; la_last_error() names by what), -EUSERS (all process slots in use),
+ * -EMFILE (16 heaps are attached in this process), ... A child of fork() attaches again, whatever its parent has attached.
  */
 LA_API int la_heap_attach(const char *name, unsigned flags, struct la_heap **ret);
 
@@ -105,7 +111,7 @@ LA_API int la_heap_open(const char *name, size_t size, unsigned flags, struct la
 /**
  * la_heap_detach() - leave a heap; what this process still holds is freed as at its death
  *
- * Return: 0, -EBUSY (a chain of the heap is some thread's default chain).
+ * Return: 0, -EBUSY (a chain of the heap is some thread's default chain), -ECHILD (it is the parent's: nothing to leave).
  */
 LA_API int la_heap_detach(struct la_heap *heap);
 
@@ -203,7 +209,7 @@ LA_API LA_GIVES_BLOCK void *la_heap_hold(struct la_heap *heap, size_t size);
  * @ret: set to a pointer-sized word in the heap, NULL at first; use it with la_publish(), la_take() and la_load(), or with
  *       atomics and nothing else
  *
- * Return: 0, -EINVAL (name), -ENOSPC (LA_HEAP_MAX_ROOTS reached).
+ * Return: 0, -EINVAL (name), -ENOSPC (LA_HEAP_MAX_ROOTS reached: a name is for good).
  */
 LA_API int la_heap_root(struct la_heap *heap, const char *name, la_link **ret);
 

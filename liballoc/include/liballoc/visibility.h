@@ -16,9 +16,10 @@
 #define LA_GIVES_BLOCK
 #endif
 
+/* A function and the struct that it fills share a name (la_heap_info, as stat in C): for g++ -Wshadow it hides the constructor. */
 #ifdef __cplusplus
-#define LA_BEGIN_DECLS extern "C" {
-#define LA_END_DECLS }
+#define LA_BEGIN_DECLS extern "C" { _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wshadow\"")
+#define LA_END_DECLS _Pragma("GCC diagnostic pop") }
 #else
 #define LA_BEGIN_DECLS
 #define LA_END_DECLS
