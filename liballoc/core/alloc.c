@@ -551,6 +551,19 @@ static void *alloc_to_move(struct la_chain *chain, size_t old, size_t size)
     return block ? block : alloc_named(chain, size);
 }
 
+static COLD void *refuse_to_resize(const struct la_page *page, const void *block, const char *why)
+{
+    struct la_owner o = { .live = false };
+
+    if (why == foreign_text && shared_owner(block, &o) && o.live && o.block != block)
+        misuse_report(block, "is %zu bytes into a block of %zu bytes at %p in heap %s", (size_t)((const char *)block - (const char *)o.block), o.block_size,
+                      o.block, o.chain_name);
+    else
+        report(why == foreign_text ? NULL : page, block, why);
+    errno = EINVAL;
+    return NULL;
+}
+
 static NOINLINE void *realloc_in(struct la_chain *chain, void *block, size_t size)
 {
     size_t old = la_usable_size(block);
@@ -558,11 +571,8 @@ static NOINLINE void *realloc_in(struct la_chain *chain, void *block, size_t siz
     const char *why = old == 0 ? why_no_block(page, block) : why_not_resize(page, block);
     void *moved;
 
-    if (unlikely(why != NULL)) {
-        report(why == foreign_text ? NULL : page, block, why);
-        errno = EINVAL;
-        return NULL;
-    }
+    if (unlikely(why != NULL))
+        return refuse_to_resize(page, block, why);
     /* Stay while at least half of the block is used: programs shrink and grow in turn. */
     if (size <= old && size >= old / 2) {
         if (page && !page_is_shared(page))

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include "base/error.h"
 #include "core/shared_heap.h"
 #include "os/certificate.h"
 
@@ -300,6 +301,23 @@ static void the_parents_handle_is_refused_in_a_child(void **state)
     assert_int_equal(shared_count(s).errors, 0);
 }
 
+static void realloc_inside_a_block_is_told_as_free_tells_it(void **state)
+{
+    struct shared *s = *state;
+    char *block = la_heap_hold(s->heap, 100), told[256];
+
+    la_misuse_set(LA_MISUSE_REPORT, NULL, NULL);
+    la_free(block + 16);
+    snprintf(told, sizeof(told), "%s", la_last_error());
+    assert_non_null(strstr(told, "is 16 bytes into a block of "));
+    la_fail(-EIO, "something else");
+    assert_null(la_realloc(block + 16, 5000));
+    assert_string_equal(la_last_error(), told);
+    la_free(block);
+    assert_null(la_realloc(block, 5000));
+    assert_string_not_equal(la_last_error(), told);
+}
+
 static void descriptor_is_a_duplicate_of_the_heaps_own(void **state)
 {
     struct shared *s = *state;
@@ -382,6 +400,7 @@ int main(void)
         shared_test(heaps_are_in_core_dumps_by_option_only),
         shared_test(a_forked_child_has_no_heap_and_its_parent_keeps_its_own),
         shared_test(the_parents_handle_is_refused_in_a_child),
+        shared_test(realloc_inside_a_block_is_told_as_free_tells_it),
         shared_test(a_fork_with_its_default_chain_in_a_heap_is_reported_if_asked),
         shared_test(descriptor_is_a_duplicate_of_the_heaps_own),
     };
