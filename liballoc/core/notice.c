@@ -263,17 +263,24 @@ static int ask_notice(struct heap_notice *entry, uint64_t number)
     return notice.happened == number ? 1 : notice.operation == number ? 0 : -ENOENT;
 }
 
-int la_heap_outcome(struct la_heap *heap, uint64_t number)
+static int ask_all(struct la_heap *heap, uint64_t number)
 {
     int r = -ENOENT, told = -ENOENT;
 
-    if (number == 0)
-        return la_fail(-EINVAL, "operation 0 is that of operations without a number: give it another one with la_heap_operation()");
     for (unsigned i = 1; i < heap_lanes(heap) && r == -ENOENT; i++)
         r = ask_lane(&heap->lane_table[i], number);
     for (unsigned i = 0; i < HEAP_NOTICES && r < 0 && told == -ENOENT; i++)
         told = ask_notice(&heap->notices[i], number);
-    r = told == -ENOENT ? r : told;
+    return told == -ENOENT ? r : told;
+}
+
+int la_heap_outcome(struct la_heap *heap, uint64_t number)
+{
+    int r;
+
+    if (number == 0)
+        return la_fail(-EINVAL, "operation 0 is that of operations without a number: give it another one with la_heap_operation()");
+    r = ask_all(heap, number);
     if (r == -ENOENT)
         la_fail(r, "nobody in heap %s has operation %lu: it was not begun, or it is forgotten", heap->header->name, (unsigned long)number);
     return r;
