@@ -6,7 +6,9 @@
 #ifndef SUPPORT_STORM_H
 #define SUPPORT_STORM_H
 
+#include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,25 +16,53 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
+/*
+ * From the end of one handler to the next signal: the thread goes on in between. With a timer that runs on by itself, a handler that takes longer than the
+ * interval (on a busy machine, inside of a slow path) is followed by the next signal at once, and nothing else is ever done.
+ */
 enum { STORM_INTERVAL_NS = 15000 };
 
-/* @handler gets SIGUSR1 from now on. Return: false if the system gives no timer. */
-static inline bool storm_begin(timer_t *storm, void (*handler)(int signal))
-{
-    struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
-    struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1, .sigev_notify_thread_id = gettid() };
-    const struct itimerspec interval = { { 0, STORM_INTERVAL_NS }, { 0, STORM_INTERVAL_NS } };
+static struct {
+    timer_t timer;
+    void (*handler)(int signal);
+    volatile sig_atomic_t is_on;
+} storm;
 
-    return sigaction(SIGUSR1, &action, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &event, storm) == 0 &&
-           timer_settime(*storm, 0, &interval, NULL) == 0;
+static inline int storm_next(void)
+{
+    const struct itimerspec once = { .it_value.tv_nsec = STORM_INTERVAL_NS };
+
+    return timer_settime(storm.timer, 0, &once, NULL);
+}
+
+static inline void storm_strikes(int signal)
+{
+    int saved = errno;
+
+    storm.handler(signal);
+    if (storm.is_on)
+        storm_next();
+    errno = saved;
+}
+
+/* @handler gets SIGUSR1 from now on. Return: false if the system gives no timer. */
+static inline bool storm_begin(void (*handler)(int signal))
+{
+    struct sigaction action = { .sa_handler = storm_strikes, .sa_flags = SA_RESTART };
+    struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1, .sigev_notify_thread_id = gettid() };
+
+    storm.handler = handler;
+    storm.is_on = true;
+    return sigaction(SIGUSR1, &action, NULL) == 0 && timer_create(CLOCK_MONOTONIC, &event, &storm.timer) == 0 && storm_next() == 0;
 }
 
 /* No signal comes after it. */
-static inline void storm_end(timer_t storm)
+static inline void storm_end(void)
 {
     struct sigaction action = { .sa_handler = SIG_IGN };
 
-    timer_delete(storm);
+    storm.is_on = false;
+    timer_delete(storm.timer);
     sigaction(SIGUSR1, &action, NULL);
 }
 

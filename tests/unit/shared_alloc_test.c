@@ -244,16 +244,15 @@ static void handle(int signal)
 static void work_in_a_storm(void)
 {
     uint64_t *mine[8] = { 0 };
-    timer_t storm;
 
     atomic_store(&handled, 0);
-    assert_true(storm_begin(&storm, handle));
+    assert_true(storm_begin(handle));
     for (unsigned i = 0; atomic_load(&handled) < SIGNALS; i++) {
         give(mine[i % 8], 1);
         mine[i % 8] = take(1);
         give(take(1), 1);
     }
-    storm_end(storm);
+    storm_end();
     for (unsigned i = 0; i < 8; i++) {
         give(mine[i], 1);
         give(handlers[i], 2);
