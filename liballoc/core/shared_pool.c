@@ -532,8 +532,8 @@ static bool take_free_held(struct la_chain *chain)
     }
     if (memory_is_out)
         return false;
-    la_fail(-ENOMEM, "heap %s is full: all its %u macro blocks of 2 MiB are in use (each thread that allocates has at least one), and it does not grow beyond the "
-            "size of its creation: create it larger", heap->header->name, heap->macro_count);
+    la_fail(-ENOMEM, "heap %s is full: all its %u macro blocks of 2 MiB are in use (each thread that allocates has at least one), and it does not grow "
+                     "beyond the size of its creation: create it larger", heap->header->name, heap->macro_count);
     return false;
 }
 

@@ -157,7 +157,7 @@ struct la_heap_info {
     uint64_t committed;         /* bytes of macro blocks ever committed, with the header */
     uint32_t macro_blocks, macro_blocks_used;
     uint32_t processes;         /* attached now */
-    uint32_t lanes;             /* in use now, or left to an heir */
+    uint32_t lanes;             /* threads have them, processes keep them for their next thread, or they are left to an heir */
     uint64_t recovered_processes, recovered_blocks, recovered_bytes;   /* since creation */
     bool quarantined;           /* an invariant was found broken: nothing is allocated any more */
     bool readers;               /* another process is attached by LA_HEAP_READ_ONLY */
@@ -190,7 +190,7 @@ LA_API int la_heap_holder(struct la_heap *heap, const void *address, struct la_h
 /**
  * la_heap_chain() - the heap's chain in this process, for la_chain_*() and la_default_set()
  *
- * Threads: any number; each thread is lent a lane on its first call and gives it back when it ends.
+ * Threads: any number; each thread is lent a lane on its first call; when it ends its process keeps it for the next one.
  */
 LA_API struct la_chain *la_heap_chain(struct la_heap *heap, enum la_policy policy);
 
