@@ -405,8 +405,8 @@ LA_API int la_heap_operation(struct la_heap *heap, uint64_t number);
 /**
  * la_heap_outcome() - what became of the operation with that number
  *
- * Known of each thread's last number, and of the last that happened before it; of the dead as long as the heap keeps their notices
- * (la_heap_obituary()), but it is decided when they are recovered, not before. Also in a heap attached for reading only.
+ * Known of each thread's last number, and of the last that happened before it, until another thread of the process has its lane; of the dead as long as
+ * the heap keeps their notices (la_heap_obituary()), but it is decided when they are recovered, not before. Also in a heap attached for reading only.
  *
  * Return: 1 (it has happened); 0 (it has not, and will not); -EINPROGRESS (it has not happened yet, its thread may still be at it: call
  * la_heap_recover() if its process is dead); -ENOENT (nobody has it: it was not begun, or it is forgotten); -EINVAL (@number is 0).

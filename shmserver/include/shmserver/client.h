@@ -12,7 +12,8 @@
  * Leave the connection open while you are attached: its end tells the daemon when to look.
  *
  * A daemon that dies is started again, with all heaps (shmserver(8)): a call that gets no answer connects to the next one, tells it which heaps are
- * attached, and asks again, for about a second. What is attached never waits for any of this.
+ * attached, and asks again, for about a second. One that is there and stopped (SIGSTOP) is waited for 10 s in each call, which is -ETIMEDOUT then.
+ * What is attached never waits for any of this.
  *
  * Threads: every call may be made from every thread; one request at a time is on its way.
  * Fork: a child does not share its parent's connection (it is closed there, calls answer -ECHILD); it makes its own.
