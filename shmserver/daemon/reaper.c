@@ -1,5 +1,6 @@
 #include "shmserver/daemon/reaper.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -27,9 +28,8 @@ static void log_obituary(const struct segment *segment, const struct la_obituary
               left, dead->published, dead->undone);
 }
 
-static void write_obituary(void *user, const struct la_obituary *dead)
+static void write_obituary(const struct segment *segment, const struct la_obituary *dead)
 {
-    const struct segment *segment = user;
     struct shms_event event = { .kind = SHMS_EVENT_DIED, .pid = dead->pid, .uid = UINT32_MAX, .blocks = dead->blocks, .bytes = dead->bytes,
                                 .published = dead->published, .undone = dead->undone, .operation = dead->operation, .happened = dead->happened,
                                 .left_blocks = dead->left_blocks, .left_bytes = dead->left_bytes };
@@ -43,12 +43,41 @@ static void write_obituary(void *user, const struct la_obituary *dead)
     log_obituary(segment, dead);
 }
 
+/*
+ * Whom we recovered, and whom another process: the heap has a notice of each. Bounded, as the count of notices is anybody's to write. Those from before
+ * this daemon are no news: who wants to know reads the heap.
+ */
+static void read_obituaries(struct segment *segment, struct la_heap *heap, bool are_news)
+{
+    enum { MOST = 1024 };
+    struct la_obituary dead;
+    int r = 0;
+
+    for (unsigned i = 0; i < MOST && r != -ENOENT; i++) {
+        r = la_heap_obituary(heap, &segment->next_obituary, &dead);
+        if (r == 0 && are_news)
+            write_obituary(segment, &dead);
+    }
+}
+
 static int recover(struct segment *segment)
 {
     struct la_heap *heap;
     int n = view_open(segment, &heap);
 
-    return n < 0 ? n : la_heap_recover(heap, write_obituary, segment);
+    if (n < 0)
+        return n;
+    n = la_heap_recover(heap, NULL, NULL);
+    read_obituaries(segment, heap, true);
+    return n;
+}
+
+static void pass_over_obituaries(struct segment *segment)
+{
+    struct la_heap *heap;
+
+    if (view_open(segment, &heap) == 0)
+        read_obituaries(segment, heap, false);
 }
 
 /* Is there a reason to look again? */
@@ -92,6 +121,7 @@ void reaper_restored(struct segment *segment, uint64_t now)
     int n;
 
     segment->unsettled = 0;
+    pass_over_obituaries(segment);
     if (!segment->sealed && recover(segment) < 0)
         return;
     n = view_processes(segment, processes);

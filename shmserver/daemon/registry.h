@@ -45,6 +45,7 @@ struct segment {
     /* Peers that went, whose processes were not yet found dead, see reaper.h. */
     unsigned unsettled;
     uint64_t look_at;           /* now_ms(); 0: no look is due */
+    uint64_t next_obituary;     /* number of the first in the heap that was not told */
     unsigned delay_ms;
 };
 

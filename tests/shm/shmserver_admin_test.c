@@ -637,6 +637,38 @@ static void obituary_says_who_died_and_what_it_held(void **state)
     shms_disconnect(client);
 }
 
+static bool death_is_told(void *arg)
+{
+    struct seen seen = { .in_order = true };
+
+    return shms_events(arg, 0, see_event, &seen) >= 0 && seen.count[SHMS_EVENT_DIED] == 1;
+}
+
+/* The heap's notice is told, not the daemon's own deed; once, and not again by the next daemon. */
+static void obituary_tells_also_of_whom_a_peer_recovered(void **state)
+{
+    struct daemon *d = *state;
+    struct shms_client *client;
+    struct seen seen = { .in_order = true };
+    struct la_heap *heap;
+    struct child victim;
+
+    daemon_start(d);
+    client = connect_or_fail();
+    victim = child_start(hold_and_stay, "mourned");
+    assert_int_equal(shms_heap_open(client, "mourned", 0, 0, &heap), 0);
+    assert_int_equal(kill(d->pid, SIGSTOP), 0);
+    assert_int_equal(child_end(&victim, SIGKILL), -SIGKILL);
+    assert_int_equal(la_heap_recover(heap, NULL, NULL), 1);
+    assert_int_equal(kill(d->pid, SIGCONT), 0);
+    assert_true(wait_until(death_is_told, client));
+    assert_true(shms_events(client, 0, see_event, &seen) > 0);
+    assert_int_equal(seen.died.pid, victim.pid);
+    assert_int_equal(seen.died.blocks, 10);
+    assert_int_equal(shms_heap_close(client, heap), 0);
+    shms_disconnect(client);
+}
+
 /* Publishes one block as operation 17, holds another, and leaves it to "son". */
 static void publish_and_stay(int said, void *arg)
 {
@@ -883,6 +915,7 @@ int main(void)
         without_daemon(kicked_process_loses_its_connection_or_its_life),
         without_daemon(who_looks_after_it_must_have_the_right),
         without_daemon(obituary_says_who_died_and_what_it_held),
+        without_daemon(obituary_tells_also_of_whom_a_peer_recovered),
         without_daemon(obituary_says_what_has_happened_and_what_is_left_to_whom),
         without_daemon(long_history_is_told_whole),
         without_daemon(metrics_tell_heaps_and_users),
