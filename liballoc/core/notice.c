@@ -180,9 +180,9 @@ static struct la_obituary obituary_of(struct la_heap *heap, uint64_t word, const
                                .published = n->published, .undone = n->undone, .left_blocks = n->left_blocks, .left_bytes = n->left_bytes,
                                .operation = n->operation, .happened = n->operation && n->happened == n->operation };
 
-    heap_copy_command(ret.command, n->command);
+    heap_copy_text(ret.command, n->command, sizeof(ret.command));
     if (n->heir && n->heir <= LA_HEAP_MAX_ROOTS)
-        memcpy(ret.heir, heap->roots[n->heir - 1].name, LA_HEAP_NAME_MAX);
+        heap_copy_text(ret.heir, heap->roots[n->heir - 1].name, sizeof(ret.heir));
     return ret;
 }
 

@@ -231,7 +231,7 @@ void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituar
     uint64_t state = atomic_load(&process->state);
 
     *obituary = (struct la_obituary){ .slot = slot, .pid = atomic_load(&process->pid) };
-    heap_copy_command(obituary->command, process->command);
+    heap_copy_text(obituary->command, process->command, sizeof(obituary->command));
     dead.heir = heir_of(heap, process, obituary);
     /* Lanes that leave something are found by it, also by a second recoverer who finds macro blocks abandoned already. */
     dead.everywhere = dead.heir || trail_is_lost(heap, slot);

@@ -80,8 +80,8 @@ void lane_resolve_intent(struct la_heap *heap, struct heap_lane *lane, unsigned 
 /* A slot's owner holds its certificate. */
 bool heap_process_is_alive(struct la_heap *heap, unsigned slot);
 
-/* A process's name as it wrote it, safe to print: others can write it, too. */
-void heap_copy_command(char to[16], const char from[16]);
+/* A process's or a root's name of at most @size bytes, safe to print: anybody who writes to the heap can write it. */
+void heap_copy_text(char *to, const char *from, size_t size);
 
 /* Recover process slot @slot, whose certificate byte the caller holds. */
 void heap_recover_process(struct la_heap *heap, unsigned slot, struct la_obituary *obituary);

@@ -20,13 +20,13 @@ static uint32_t count_lanes(struct la_heap *heap, int64_t process)
     return n;
 }
 
-void heap_copy_command(char to[16], const char from[16])
+void heap_copy_text(char *to, const char *from, size_t size)
 {
-    unsigned i = 0;
+    size_t i = 0;
 
-    for (; i < 15 && from[i]; i++)
+    for (; i < size - 1 && from[i]; i++)
         to[i] = from[i] < ' ' || from[i] > '~' ? '?' : from[i];
-    memset(to + i, 0, 16 - i);
+    memset(to + i, 0, size - i);
 }
 
 static struct la_heap_process describe_process(struct la_heap *heap, unsigned slot)
@@ -35,7 +35,7 @@ static struct la_heap_process describe_process(struct la_heap *heap, unsigned sl
     struct la_heap_process ret = { .slot = slot, .pid = atomic_load(&process->pid), .lanes = count_lanes(heap, slot),
                                    .alive = heap_process_is_alive(heap, slot), .self = slot == heap->process };
 
-    heap_copy_command(ret.command, process->command);
+    heap_copy_text(ret.command, process->command, sizeof(ret.command));
     return ret;
 }
 

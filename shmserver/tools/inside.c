@@ -21,10 +21,13 @@ int command_roots(const struct shms *shms)
         return shms_fail();
     table = table_begin(TABLE_ROWS, shms->json);
     for (unsigned i = 0; la_heap_root_at(heap, i, &name, &root) == 0; i++) {
+        char copy[LA_HEAP_NAME_MAX + 1];
         void *value = la_load(heap, root);
 
+        /* It need not end where it should, and may change. */
+        snprintf(copy, sizeof(copy), "%.*s", LA_HEAP_NAME_MAX, name);
         table_row(table);
-        table_text(table, "name", "NAME", name);
+        table_text(table, "name", "NAME", copy);
         table_address(table, "value", "VALUE", (uint64_t)(uintptr_t)value);
         table_bytes(table, "size", "SIZE", value ? la_usable_size(value) : 0);
     }

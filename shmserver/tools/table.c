@@ -71,12 +71,23 @@ void table_row(struct table *table)
 
 /* ---- one value ---- */
 
+/* Names of processes and roots are anybody's to write who may write to a heap; a terminal is not to obey them. */
+static char *printable(const char *text)
+{
+    char *copy = need(strdup(text));
+
+    for (char *c = copy; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
+    return copy;
+}
+
 static void add_cell(struct table *table, const char *heading, const char *text, bool right)
 {
     if (!heading || table->at == MAX_COLUMNS)
         return;
     table->headings[table->at] = heading;
-    table->last->cells[table->at] = (struct cell){ need(strdup(text)), right };
+    table->last->cells[table->at] = (struct cell){ printable(text), right };
     table->at++;
     if (table->at > table->columns)
         table->columns = table->at;
