@@ -8,6 +8,12 @@
 
 static MM *heap;
 
+/* Else the file of its lock stays in /tmp. */
+static void backend_end(void)
+{
+    mm_destroy(heap);
+}
+
 static void backend_create(const char *name, size_t bytes)
 {
     size_t most = mm_maxsize();
@@ -18,6 +24,7 @@ static void backend_create(const char *name, size_t bytes)
         fprintf(stderr, "shared_mm: %s\n", mm_error());
         exit(2);
     }
+    atexit(backend_end);
 }
 
 static inline void *shared_alloc(size_t size)
