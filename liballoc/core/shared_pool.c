@@ -97,13 +97,16 @@ static void lane_enter_bin(struct la_page *page, void *block, void **entry)
     make_entry(page, block, lane_page_word(page, block), entry);
 }
 
-/* Every word of the page is FREE; the bin of its class must be empty. */
+/*
+ * Every word of the page is FREE; the bin of its class must be empty. Acquire: pairs with the release in block_release(): who freed a block has looked at
+ * the page for the last time before the page becomes another.
+ */
 static bool page_is_empty(const struct la_page *page)
 {
     const _Atomic(word_t) *words = lane_page_words(page);
 
     for (uint32_t i = 0; i < page->capacity; i++)
-        if (word_state(atomic_load_explicit(&words[i], memory_order_relaxed), page_epoch(page)) != WORD_FREE)
+        if (word_state(atomic_load_explicit(&words[i], memory_order_acquire), page_epoch(page)) != WORD_FREE)
             return false;
     return true;
 }
