@@ -60,7 +60,8 @@ static struct lane *new_lane(struct la_heap *heap)
         return lane;
     }
     la_meta_free(lane, lane_bytes());
-    la_fail(-EUSERS, "heap %s: all %d lanes are in use; a thread gives its lane back when it ends", heap->header->name, LA_HEAP_MAX_LANES);
+    la_fail(-EUSERS, "heap %s: all %d lanes are in use; a process keeps those of its ended threads until it detaches", heap->header->name,
+            LA_HEAP_MAX_LANES);
     return NULL;
 }
 
